@@ -1,0 +1,1 @@
+"""Sound as arrays: STFT and features, the rule for active speech, SI-SDR, files."""

@@ -1,0 +1,153 @@
+"""Short-time Fourier transform and its inverse as steps over blocks of hops.
+
+Frame t sees the samples [t * hop - (win - hop), t * hop + hop): a frame is complete as soon as its
+last hop has arrived, zeros stand before the first sample and after the last. Analysis and
+synthesis share the window w; the synthesis is the least-squares one of Griffin and Lim (1984),
+
+    x[n] = sum_t w[n - t hop] y_t[n - t hop] / sum_t w^2[n - t hop],
+
+so the inverse of an unchanged spectrum is the signal itself, first and last sample included.
+Offline is a step over all hops at once: one code, any block size, the same result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class STFT:
+    """Shape of the transform, in samples.
+
+    Raises:
+        ValueError: unless hop_length divides win_length and win_length <= n_fft, or where the
+            shifted squared windows leave a sample uncovered.
+    """
+
+    n_fft: int = 512
+    win_length: int = 512
+    hop_length: int = 256
+
+    def __post_init__(self) -> None:
+        if not 0 < self.hop_length <= self.win_length <= self.n_fft:
+            raise ValueError(
+                "expected 0 < hop_length <= win_length <= n_fft, got "
+                f"{self.hop_length}, {self.win_length}, {self.n_fft}"
+            )
+        if self.win_length % self.hop_length:
+            raise ValueError(
+                f"hop_length must divide win_length, got {self.hop_length} and {self.win_length}"
+            )
+        if self._overlap_energy.min() < 1e-6:
+            raise ValueError(
+                f"hop_length {self.hop_length} leaves samples that no window of "
+                f"{self.win_length} sees: take at most half the window"
+            )
+
+    @property
+    def bins(self) -> int:
+        """Frequency bins F = n_fft / 2 + 1."""
+        return self.n_fft // 2 + 1
+
+    @property
+    def past(self) -> int:
+        """Samples that a frame shares with those before it: win_length - hop_length."""
+        return self.win_length - self.hop_length
+
+    @functools.cached_property
+    def window(self) -> np.ndarray:
+        """Periodic Hann window (win_length,) float32."""
+        n = np.arange(self.win_length)
+        return (0.5 - 0.5 * np.cos(2 * np.pi * n / self.win_length)).astype(np.float32)
+
+    @functools.cached_property
+    def _overlap_energy(self) -> np.ndarray:
+        """sum_t w^2[n - t hop], periodic in the hop: (hop_length,) float32."""
+        return (self.window**2).reshape(-1, self.hop_length).sum(0)
+
+    def frames(self, samples: int) -> int:
+        """Frames T that cover a signal of so many samples."""
+        return -(-(samples + self.past) // self.hop_length)
+
+    def init_state(self, batch_size: int) -> jax.Array:
+        """Past samples before the first: zeros (B, win_length - hop_length)."""
+        return jnp.zeros((batch_size, self.past), jnp.float32)
+
+    def step(self, state: jax.Array, samples: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Spectra of the frames that end in a block of hops.
+
+        Args:
+            state: (B, win_length - hop_length), the samples before the block.
+            samples: (B, T * hop_length).
+
+        Returns:
+            The next state and the spectrum (B, T, F) complex64.
+
+        Raises:
+            ValueError: where the block is no whole number of hops.
+        """
+        if samples.ndim != 2 or samples.shape[1] % self.hop_length:
+            raise ValueError(
+                f"expected samples (B, T * {self.hop_length}), got {samples.shape}"
+            )
+        signal = jnp.concatenate([state, samples], axis=1)
+        hops = signal.reshape(signal.shape[0], -1, self.hop_length)
+        count = samples.shape[1] // self.hop_length
+        # A frame is win/hop neighbouring hops: slices instead of a gather of every sample.
+        framed = jnp.concatenate(
+            [hops[:, k : k + count] for k in range(self.win_length // self.hop_length)], axis=-1
+        )
+        spectrum = jnp.fft.rfft(framed * self.window, self.n_fft)
+        return signal[:, samples.shape[1] :], spectrum
+
+    def step_inverse(self, state: jax.Array, spectrum: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Samples that are complete once the frames of a block have been added.
+
+        Args:
+            state: (B, win_length - hop_length), sums that still wait for later frames.
+            spectrum: (B, T, F) complex.
+
+        Returns:
+            The next state and samples (B, T * hop_length), which lie win_length - hop_length
+            samples behind those given to `step`.
+
+        Raises:
+            ValueError: where the number of bins is not F.
+        """
+        if spectrum.ndim != 3 or spectrum.shape[2] != self.bins:
+            raise ValueError(f"expected a spectrum (B, T, {self.bins}), got {spectrum.shape}")
+        batch, count, _ = spectrum.shape
+        overlaps = self.win_length // self.hop_length
+        framed = jnp.fft.irfft(spectrum, self.n_fft)[..., : self.win_length] * self.window
+        hops = framed.reshape(batch, count, overlaps, self.hop_length)
+        waiting = state.reshape(batch, overlaps - 1, self.hop_length)
+        total = jnp.pad(waiting, ((0, 0), (0, count), (0, 0)))
+        for k in range(overlaps):
+            total = total + jnp.pad(hops[:, :, k], ((0, 0), (k, overlaps - 1 - k), (0, 0)))
+        done = total[:, :count] / self._overlap_energy
+        return total[:, count:].reshape(batch, -1), done.reshape(batch, -1)
+
+    def forward(self, samples: jax.Array) -> jax.Array:
+        """Spectrum of whole signals: (B, N) -> (B, T, F) complex64, T = frames(N)."""
+        batch, length = samples.shape
+        missing = self.frames(length) * self.hop_length - length
+        padded = jnp.pad(samples, ((0, 0), (0, missing)))
+        return self.step(self.init_state(batch), padded)[1]
+
+    def inverse(self, spectrum: jax.Array, length: int) -> jax.Array:
+        """Signals of `length` samples from the spectrum that `forward` gave: (B, T, F) -> (B, N).
+
+        Raises:
+            ValueError: where the frames do not cover `length` samples.
+        """
+        if spectrum.shape[1] < self.frames(length):
+            raise ValueError(
+                f"{length} samples need {self.frames(length)} frames, got {spectrum.shape[1]}"
+            )
+        state = self.init_state(spectrum.shape[0])
+        return self.step_inverse(state, spectrum)[1][:, self.past : self.past + length]

@@ -1,0 +1,1 @@
+"""Where training pairs come from: corpora, their cache, mixing, fixed test sets."""
