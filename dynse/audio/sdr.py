@@ -15,7 +15,7 @@ def si_sdr(estimate: Any, reference: Any) -> Any:
         reference: s (..., N).
 
     Returns:
-        (...,) in dB; NaN where the reference is silent, for which no ratio is defined.
+        (...,) in dB; NaN where either signal is silent, for which no ratio is defined.
 
     Raises:
         ValueError: where the shapes differ.
@@ -26,7 +26,7 @@ def si_sdr(estimate: Any, reference: Any) -> Any:
     estimate = estimate - estimate.mean(-1, keepdims=True)
     reference = reference - reference.mean(-1, keepdims=True)
     energy = xp.square(reference).sum(-1, keepdims=True)
-    silent = energy == 0
+    silent = (energy == 0) | (xp.square(estimate).sum(-1, keepdims=True) == 0)
     scale = (estimate * reference).sum(-1, keepdims=True) / xp.where(silent, 1, energy)
     target = scale * reference
     # The floor, 100 dB and more below any audible signal, keeps a perfect estimate finite.

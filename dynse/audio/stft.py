@@ -92,9 +92,7 @@ class STFT:
             ValueError: where the block is no whole number of hops.
         """
         if samples.ndim != 2 or samples.shape[1] % self.hop_length:
-            raise ValueError(
-                f"expected samples (B, T * {self.hop_length}), got {samples.shape}"
-            )
+            raise ValueError(f"expected samples (B, T * {self.hop_length}), got {samples.shape}")
         signal = jnp.concatenate([state, samples], axis=1)
         hops = signal.reshape(signal.shape[0], -1, self.hop_length)
         count = samples.shape[1] // self.hop_length

@@ -1,0 +1,91 @@
+"""Losses that keep gates alive: a gate that is always open or always closed is static pruning
+with a sub-network to pay for.
+
+Both look at one channel's scores s over all frames of the batch, p = sigmoid(s):
+
+    batch shaping        mean_m (F(p_(m)) - m / (M + 1))^2,  F the CDF of Beta(alpha, beta),
+                         p_(m) the m-th smallest of M values (Cramer-von Mises distance)
+    mutual information   -(H(mean p) - mean H(p)),  H(p) = -p ln p - (1 - p) ln(1 - p)
+
+Batch shaping (Bejnordi, Blankevoort, Welling, ICLR 2020, arXiv 1907.06627) pulls the
+distribution of p over the batch towards a prior with mass at both ends, so that a gate must be
+open sometimes and closed sometimes. The second, ours and cheaper, maximises the information that
+the open-or-closed decision carries about the frame: undecided on average, decided in each frame.
+Both are annealed away during training; their weight belongs to the caller.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import betainc, betaln
+
+
+@jax.custom_jvp
+def beta_cdf_of_score(scores, alpha, beta):
+    """CDF of Beta(alpha, beta) at ``p = sigmoid(scores)``, differentiable in the scores only.
+
+    The density in p is infinite at 0 and 1 where alpha, beta < 1. In the score it is bounded:
+
+        dF/ds = F'(p) p (1 - p) = p^alpha (1 - p)^beta / B(alpha, beta)
+
+    so the derivative is written in s, and vanishes for very large scores of either sign.
+    """
+    return betainc(alpha, beta, jax.nn.sigmoid(scores))
+
+
+@beta_cdf_of_score.defjvp
+def _beta_cdf_of_score_jvp(primals, tangents):
+    scores, alpha, beta = primals
+    log_slope = (
+        alpha * jax.nn.log_sigmoid(scores)
+        + beta * jax.nn.log_sigmoid(-scores)
+        - betaln(alpha, beta)
+    )
+    return beta_cdf_of_score(scores, alpha, beta), jnp.exp(log_slope) * tangents[0]
+
+
+def batch_shaping_loss(scores, *, alpha=0.6, beta=0.4, stride=1):
+    """Cramer-von Mises distance of each gate's openness to a Beta prior, mean over gates.
+
+    Args:
+        scores: sequence over blocks of (B, T, C_i) gate scores.
+        alpha, beta: of the prior, may be traced. The mean openness asked for is
+            ``alpha / (alpha + beta)``: the paper's 0.6, 0.4; for a budget, ``alpha=target,
+            beta=1 - target`` with the same concentration.
+        stride: only every ``stride``-th frame is looked at (static). Neighbouring frames are
+            pooled over nearly the same past; sorting and betainc are what this loss costs.
+
+    Returns:
+        Scalar float32, 0 where the distributions agree, at most 1/3 or so.
+    """
+    openness = _samples(scores, stride)
+    count = openness.shape[-1]
+    prior = beta_cdf_of_score(jnp.sort(openness, axis=-1), jnp.float32(alpha), jnp.float32(beta))
+    empirical = jnp.arange(1, count + 1, dtype=jnp.float32) / (count + 1)
+    return jnp.square(prior - empirical).mean()
+
+
+def mutual_information_loss(scores, *, stride=1):
+    """Minus the mutual information between each gate and the frame, mean over gates.
+
+    Args:
+        scores: sequence over blocks of (B, T, C_i) gate scores.
+        stride: only every ``stride``-th frame is looked at (static).
+
+    Returns:
+        Scalar float32 in nats: 0 for gates that are constant or that toss a coin, -ln 2 for
+        gates that are surely open in half of the frames and surely closed in the others.
+    """
+    samples = _samples(scores, stride)
+    openness = jax.nn.sigmoid(samples)
+    # H(sigmoid(s)) = softplus(s) - s sigmoid(s): no logarithm of a vanishing probability.
+    frame_entropy = jax.nn.softplus(samples) - samples * openness
+    # The margin keeps ln finite; a gate this near to constant has no gradient in float32.
+    mean = jnp.clip(openness.mean(-1), 1e-6, 1 - 1e-6)
+    mean_entropy = -mean * jnp.log(mean) - (1 - mean) * jnp.log1p(-mean)
+    return (frame_entropy.mean(-1) - mean_entropy).mean()
+
+
+def _samples(scores, stride):
+    """All gates' scores, one gate a row: (sum of C_i, B * ceil(T / stride))."""
+    rows = [score[:, ::stride].astype(jnp.float32) for score in scores]
+    return jnp.concatenate([row.reshape(-1, row.shape[-1]).T for row in rows])

@@ -1,0 +1,100 @@
+"""The budget loss L_DCP, which pulls the fraction of open gates to a target (arXiv 2412.17121).
+
+    global:     (mean of g over batch, frames, channels and blocks - target)^2
+    per block:  mean over blocks i of (mean of g_i - target)^2
+
+The paper adds it with a fixed weight. `update_dual` is ours: a multiplier that is raised, by
+dual ascent on the constraint ``|kept - target| <= tolerance``, until the measured fraction
+meets it, so that no weight has to be searched for each target.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+def kept_per_block(gates, valid=None):
+    """Fraction of open gates in each block.
+
+    Args:
+        gates: sequence over blocks of (B, T, C_i) zeros and ones.
+        valid: (B, T), true where a frame is real; None: all are.
+
+    Returns:
+        (blocks,) float32. Without one valid frame it is 0.
+    """
+    if valid is None:
+        return jnp.stack([gate.astype(jnp.float32).mean() for gate in gates])
+    weight = jnp.asarray(valid, jnp.float32)[..., None]
+    frames = jnp.maximum(weight.sum(), 1)
+    return jnp.stack([(gate * weight).sum() / (frames * gate.shape[-1]) for gate in gates])
+
+
+def kept_fraction(gates, valid=None):
+    """Fraction of open gates over all blocks, each weighted by its number of channels."""
+    channels = jnp.array([gate.shape[-1] for gate in gates], jnp.float32)
+    return (kept_per_block(gates, valid) * channels).sum() / channels.sum()
+
+
+def budget_loss(gates, target, *, per_block=False, valid=None):
+    """Squared distance of the kept fraction from its target; the caller weights it.
+
+    Args:
+        gates: sequence over blocks of (B, T, C_i) zeros and ones, from `hard_step`.
+        target: fraction to keep, scalar, may be traced; with ``per_block`` also (blocks,).
+        per_block: every block is pulled to the target, instead of their overall mean. Blocks
+            then count equally, whatever their number of channels.
+        valid: (B, T), true where a frame is real; None: all are.
+
+    Returns:
+        Scalar float32.
+    """
+    if per_block:
+        return jnp.square(kept_per_block(gates, valid) - target).mean()
+    return jnp.square(kept_fraction(gates, valid) - target)
+
+
+class DualState(NamedTuple):
+    """The budget's multiplier, carried in the train state."""
+
+    weight: jax.Array  # what `budget_loss` is multiplied with
+    kept: jax.Array  # moving average of the kept fraction over steps
+
+
+def init_dual(weight=1.0, kept=1.0):
+    """Start of the dual ascent.
+
+    Args:
+        weight: first multiplier.
+        kept: start of the moving average; gates start open.
+    """
+    return DualState(jnp.asarray(weight, jnp.float32), jnp.asarray(kept, jnp.float32))
+
+
+def update_dual(
+    state: DualState, kept, target, rate, *, tolerance=0.02, momentum=0.9, maximum=100.0
+) -> DualState:
+    """One step of dual ascent, after the step of the parameters.
+
+        average <- momentum average + (1 - momentum) kept
+        weight  <- min(weight + rate max(|average - target| - tolerance, 0), maximum)
+
+    The weight never falls: falling inside the tolerance, as in plain dual ascent, would let
+    the kept fraction settle on the tolerance's edge rather than within it. A large weight also
+    punishes batches for being easier or harder than others, so a target that is annealed down
+    from 1 (the violation then stays small) is better than a jump, which winds the weight up.
+
+    Args:
+        state: the multiplier and the average.
+        kept: kept fraction measured in this batch.
+        target: fraction to keep.
+        rate: gain of the weight per step and unit of violation.
+        tolerance: the weight rests while the average is this near the target.
+        momentum: of the average; one batch alone is noisy.
+        maximum: bound of the weight, for a target that cannot be met. All may be traced.
+    """
+    average = momentum * state.kept + (1 - momentum) * kept
+    violation = jnp.maximum(jnp.abs(average - target) - tolerance, 0)
+    weight = jnp.minimum(state.weight + rate * violation, maximum)
+    return DualState(weight, average)

@@ -1,0 +1,123 @@
+"""The gate: which channels of a block to compute, decided per frame (arXiv 2412.17121).
+
+    pooled_t = mean of x over the last N frames                       (moving average)
+    scores_t = W2 relu(W1 pooled_t + b1) + b2                         (two pointwise convs)
+    gate_t   = scores_t > 0                                           (Heaviside)
+
+Pooling is linear, so ``W1 mean(x) = mean(W1 x)``: it is done after the first matmul, in the few
+``hidden`` channels instead of the many input ones, with bias and ReLU after it. The result is
+the same; the state and the additions shrink by in_channels / hidden.
+
+The paper does not publish the gate's input, hidden width and bias. Here the caller gives the
+input (the block's own), a hidden width of 8 and gates that start open are the defaults, and the
+input is detached: with the identity surrogate the gradient through it diverges.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from dynse.gating.step import (
+    centred_moving_average,
+    hard_step,
+    init_moving_average,
+    moving_average,
+)
+from dynse.gating.surrogates import Surrogate, identity
+
+_EPSILON = 1e-5
+
+
+def init_gate(key, in_channels, out_channels, hidden=8, *, bias=1.0):
+    """Parameters of one gate.
+
+    Args:
+        key: `jax.random.key`.
+        in_channels: channels of the gate's input.
+        out_channels: channels to be gated.
+        hidden: width between the two pointwise convs.
+        bias: start of the last bias; positive: gates start open, 0: centred on the threshold.
+
+    Returns:
+        ``{"fc1": {"kernel": (in, hidden), "bias": (hidden,)}, "fc2": {"kernel": (hidden, out),
+        "bias": (out,)}}``, float32. In Linen:
+        ``self.param("gate", init_gate, in_channels, out_channels)``.
+    """
+    key1, key2 = jax.random.split(key)
+    he, lecun = jax.nn.initializers.he_normal(), jax.nn.initializers.lecun_normal()
+    return {
+        "fc1": {"kernel": he(key1, (in_channels, hidden)), "bias": jnp.zeros(hidden)},
+        "fc2": {
+            "kernel": lecun(key2, (hidden, out_channels)),
+            "bias": jnp.full(out_channels, bias, jnp.float32),
+        },
+    }
+
+
+def init_gate_state(params, batch_size, window=16):
+    """State before the first frame: past frames of ``W1 x``, (B, window - 1, hidden) zeros."""
+    return init_moving_average(batch_size, params["fc1"]["kernel"].shape[1], window)
+
+
+def apply_gate(
+    params,
+    state,
+    x,
+    *,
+    window=16,
+    surrogate: Surrogate = identity,
+    normalize=False,
+    detach=True,
+    centred=False,
+    key=None,
+    noise=1.0,
+):
+    """Gates of T frames.
+
+    Args:
+        params: from `init_gate`.
+        state: from `init_gate_state` with the same window, or what the last call returned.
+            Unused, and returned as it came, where ``centred``.
+        x: (B, T, in_channels), the block's input.
+        window: frames pooled, static; 1 is no pooling.
+        surrogate: derivative of the step in the backward pass.
+        normalize: standardise each frame over its channels first (zero mean, unit standard
+            deviation, no parameters): stateless, and takes the level out of the decision.
+        detach: no gradient through the gate into x; the gate's own parameters still learn.
+        centred: pool around each frame instead of over the past; for non-causal networks.
+        key: with a key, logistic noise of scale ``noise`` is added to the scores before the
+            step (training). Without: deterministic.
+        noise: scale of that noise, may be traced.
+
+    Returns:
+        ``(state, gate, scores)``: gate (B, T, out_channels) of exact zeros and ones, scores of
+        the same shape before any noise; both float32 whatever the dtype of x.
+    """
+    fc1, fc2 = params["fc1"], params["fc2"]
+    if x.shape[-1] != fc1["kernel"].shape[0]:
+        raise ValueError(
+            f"expected gate input of {fc1['kernel'].shape[0]} channels, got shape {x.shape}"
+        )
+    x = x.astype(jnp.float32)
+    if detach:
+        x = jax.lax.stop_gradient(x)
+    if normalize:
+        x = _standardize(x)
+
+    projected = x @ fc1["kernel"]
+    if centred:
+        pooled = centred_moving_average(projected, window)
+    else:
+        state, pooled = moving_average(state, projected, window)
+    scores = jax.nn.relu(pooled + fc1["bias"]) @ fc2["kernel"] + fc2["bias"]
+    return state, hard_step(scores, surrogate, key=key, noise=noise), scores
+
+
+def gate_macs(in_channels, out_channels, hidden=8):
+    """MACs per frame of one gate: ``in * hidden + hidden * out``; pooling only adds."""
+    return in_channels * hidden + hidden * out_channels
+
+
+def _standardize(x):
+    """Each frame minus its mean over channels, divided by its standard deviation."""
+    centred = x - x.mean(-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + _EPSILON)

@@ -1,0 +1,363 @@
+"""Conv-FSENet, a temporal convolutional network that estimates a gain, with gated channels.
+
+    h = relu(x W_in + b_in)                     x: (compressed) magnitude, 257 bins
+    h <- h + g * f(h)   for every block         f: 1x1 - dilated depthwise - 1x1
+    gain = sigmoid(h W_out + b_out)             to be multiplied with the noisy spectrum
+
+Miccini et al., "Scalable Speech Enhancement with Dynamic Channel Pruning", arXiv 2412.17121. The
+gate g of a block is computed from the block's input (`dynse.gating`) and switches channels off
+per frame, at one of two sites:
+
+- "output", our reading of the paper: y = x + g * W2 v;
+- "inner", ours: u = g * relu(bn1(W1 x)); v = g * relu(bn2(dw(u))); y = x + W2 v, so a channel
+  that is off costs neither its row of W1, nor its depthwise taps, nor its column of W2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dynse.gating import SURROGATES, apply_gate, gate_macs, init_gate
+from dynse.layers.activation import PReLU, dropout, prelu_cost
+from dynse.layers.conv import Depthwise, Pointwise, depthwise_cost, pointwise_cost
+from dynse.layers.cost import LayerCost
+from dynse.layers.norm import BatchNorm, batch_norm_cost
+
+BLOCKS = ("quantization_friendly", "original")
+SITES = ("output", "inner")
+FEATURES = ("compressed", "magnitude")
+
+
+def _check(name: str, value: str, legal: Sequence[str]) -> None:
+    if value not in legal:
+        raise ValueError(f"{name} must be one of {', '.join(legal)}; got {value!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class GateConfig:
+    """The gates of a network. The paper publishes neither site, input, width nor window.
+
+    Attributes:
+        site: "output" or "inner" (see the module's docstring).
+        hidden: width r of the gate's sub-network.
+        window: frames of the moving average.
+        surrogate: name of the step's derivative in the backward pass.
+        normalize: standardise the gate's input over its channels.
+        detach: stop the gradient from the gate into the block's input.
+        bias: initial bias of the scores; positive starts open.
+    """
+
+    site: Literal["output", "inner"] = "output"
+    hidden: int = 8
+    window: int = 16
+    surrogate: str = "identity"
+    normalize: bool = False
+    detach: bool = True
+    bias: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check("site", self.site, SITES)
+        _check("surrogate", self.surrogate, tuple(SURROGATES))
+        if self.hidden < 1 or self.window < 1:
+            raise ValueError(f"hidden and window must be positive, got {self}")
+
+
+class BlockState(NamedTuple):
+    """Past frames of one block: of the depthwise conv (B, past, H), of the gate (B, N - 1, r)."""
+
+    conv: jax.Array
+    gate: jax.Array
+
+
+class Aux(NamedTuple):
+    """What a network tells beside its output, one entry a block; empty tuples without gates.
+
+    Attributes:
+        gates: (B, T, C) of zeros and ones.
+        scores: (B, T, C), before the step.
+    """
+
+    gates: tuple[jax.Array, ...]
+    scores: tuple[jax.Array, ...]
+
+
+class TCNBlock(nn.Module):
+    """One residual block of width B and inner width H."""
+
+    width: int
+    inner: int
+    taps: int
+    dilation: int
+    kind: str
+    dropout_rate: float
+    gate: GateConfig | None
+
+    def setup(self) -> None:
+        self.conv1 = Pointwise(self.inner)
+        self.norm1 = BatchNorm()
+        self.depthwise = Depthwise(self.taps, self.dilation)
+        self.norm2 = BatchNorm()
+        self.conv2 = Pointwise(self.width, use_bias=False)
+        if self.kind == "original":
+            self.prelu1, self.prelu2 = PReLU(), PReLU()
+        if self.gate is not None:
+            self.gate_params = self.param(
+                "gate",
+                lambda key: init_gate(
+                    key, self.width, self.gated_channels, self.gate.hidden, bias=self.gate.bias
+                ),
+            )
+
+    @property
+    def gated_channels(self) -> int:
+        """Channels C that the gate decides about."""
+        return self.inner if self.gate.site == "inner" else self.width
+
+    @nn.nowrap
+    def init_state(self, batch_size: int) -> BlockState:
+        """Zeros: nothing was heard before the first frame."""
+        gate = self.gate
+        past, hidden = (gate.window - 1, gate.hidden) if gate else (0, 0)
+        conv_past = (self.taps - 1) * self.dilation
+        return BlockState(
+            jnp.zeros((batch_size, conv_past, self.inner)), jnp.zeros((batch_size, past, hidden))
+        )
+
+    def __call__(
+        self,
+        state: BlockState,
+        x: jax.Array,
+        *,
+        train: bool,
+        replayed: jax.Array | None,
+        key: jax.Array | None,
+        noise: jax.Array | float,
+    ) -> tuple[BlockState, jax.Array, jax.Array | None, jax.Array | None]:
+        """State and x (B, T, B) -> next state, y, gate and scores (None without a gate)."""
+        drop_keys = (None, None)
+        gate_key = None
+        if key is not None:
+            gate_key, *drop_keys = jax.random.split(key, 3)
+
+        gate = scores = None
+        gate_state = state.gate
+        if self.gate is not None:
+            gate_state, gate, scores = apply_gate(
+                self.gate_params,
+                gate_state,
+                x,
+                window=self.gate.window,
+                surrogate=SURROGATES[self.gate.surrogate],
+                normalize=self.gate.normalize,
+                detach=self.gate.detach,
+                key=gate_key,
+                noise=noise,
+            )
+            if replayed is not None:
+                gate = jnp.broadcast_to(replayed, gate.shape).astype(gate.dtype)
+
+        def activate(value: jax.Array, half: int) -> jax.Array:
+            if self.kind == "quantization_friendly":
+                norm = (self.norm1, self.norm2)[half]
+                value = nn.relu(norm(value, train=train))
+            else:
+                norm, prelu = ((self.norm1, self.prelu1), (self.norm2, self.prelu2))[half]
+                value = dropout(prelu(value), self.dropout_rate, drop_keys[half])
+                value = norm(value, train=train)
+            inner_gate = gate is not None and self.gate.site == "inner"
+            return gate * value if inner_gate else value
+
+        conv_state, u = self.depthwise(state.conv, activate(self.conv1(x), 0))
+        residual = self.conv2(activate(u, 1))
+        if gate is not None and self.gate.site == "output":
+            residual = gate * residual
+        return BlockState(conv_state, gate_state), x + residual, gate, scores
+
+    @nn.nowrap
+    def costs(self, path: str, index: int) -> list[LayerCost]:
+        """Costs of the block's layers; `index` is the number of its gate."""
+        inner_gate, output_gate = {}, {}
+        if self.gate is not None:
+            if self.gate.site == "inner":
+                inner_gate = {"gate": index, "channels": self.inner}
+            else:
+                output_gate = {"gate": index, "channels": self.width, "gated_macs": self.inner}
+        by_width = {"gated_macs": self.width} if inner_gate else {}
+        by_taps = {"gated_macs": self.taps} if inner_gate else {}
+        costs = [
+            pointwise_cost(f"{path}/conv1", self.width, self.inner, **inner_gate, **by_width),
+            batch_norm_cost(f"{path}/norm1", self.inner),
+            depthwise_cost(f"{path}/depthwise", self.taps, self.inner, **inner_gate, **by_taps),
+            batch_norm_cost(f"{path}/norm2", self.inner),
+            pointwise_cost(
+                f"{path}/conv2",
+                self.inner,
+                self.width,
+                use_bias=False,
+                **inner_gate,
+                **by_width,
+                **output_gate,
+            ),
+        ]
+        if self.kind == "original":
+            costs += [prelu_cost(f"{path}/prelu1"), prelu_cost(f"{path}/prelu2")]
+        if self.gate is not None:
+            hidden, channels = self.gate.hidden, self.gated_channels
+            macs = gate_macs(self.width, channels, hidden)
+            costs.append(LayerCost(f"{path}/gate", macs + hidden + channels, macs))
+        return costs
+
+
+class ConvFSENet(nn.Module):
+    """The network: magnitudes (B, T, bins) in, gain (B, T, bins) in 0 to 1 out. Causal.
+
+    Attributes:
+        bins: frequency bins F.
+        width: residual width B.
+        inner: inner width H.
+        stacks: how often the dilations 1, 2, 4, ... restart.
+        blocks: blocks per stack.
+        taps: taps K of the depthwise convs.
+        block: "quantization_friendly" (1x1 - norm - ReLU - depthwise - norm - ReLU - 1x1) or
+            "original" (PReLU - dropout - norm in the place of norm - ReLU).
+        features: "compressed", (|X| + 1e-9)^0.3, or "magnitude", |X|.
+        dropout_rate: of the original block, in training.
+        gate: the gates, or None for the static network.
+    """
+
+    bins: int = 257
+    width: int = 128
+    inner: int = 256
+    stacks: int = 3
+    blocks: int = 3
+    taps: int = 3
+    block: Literal["quantization_friendly", "original"] = "quantization_friendly"
+    features: Literal["compressed", "magnitude"] = "compressed"
+    dropout_rate: float = 0.0
+    gate: GateConfig | None = None
+
+    def setup(self) -> None:
+        _check("block", self.block, BLOCKS)
+        _check("features", self.features, FEATURES)
+        self.front = Pointwise(self.width)
+        self.tcn = self._tcn()
+        self.back = Pointwise(self.bins)
+
+    @nn.nowrap
+    def _tcn(self) -> list[TCNBlock]:
+        return [
+            TCNBlock(
+                self.width,
+                self.inner,
+                self.taps,
+                2 ** (index % self.blocks),
+                self.block,
+                self.dropout_rate,
+                self.gate,
+                name=f"block{index}",
+            )
+            for index in range(self.stacks * self.blocks)
+        ]
+
+    def __call__(
+        self,
+        frames: jax.Array,
+        state: tuple[BlockState, ...] | None = None,
+        *,
+        train: bool = False,
+        gates: Sequence[jax.Array] | None = None,
+        key: jax.Array | None = None,
+        noise: jax.Array | float = 0.0,
+    ) -> tuple[tuple[BlockState, ...], jax.Array, Aux]:
+        """Gains of a block of frames.
+
+        Args:
+            frames: magnitudes (B, T, bins), T >= 1.
+            state: from `init_state` or the call before; None starts anew.
+            train: normalise by the batch and update the running statistics
+                (`mutable=["batch_stats"]`).
+            gates: gates to use in place of the network's own, one entry a block that broadcasts
+                to (B, T, C): controls, and replay of another engine's decisions.
+            key: for the noise on the scores and for dropout; None does without both.
+            noise: scale of the logistic noise on the scores.
+
+        Returns:
+            The next state, the gain (B, T, bins) and `Aux`.
+
+        Raises:
+            ValueError: on a wrong number of bins, or of replayed gates.
+        """
+        if frames.ndim != 3 or frames.shape[-1] != self.bins:
+            raise ValueError(f"expected frames (B, T, {self.bins}), got {frames.shape}")
+        if gates is not None and (self.gate is None or len(gates) != len(self.tcn)):
+            raise ValueError(
+                f"expected gates for {len(self.tcn) if self.gate else 0} blocks, got {len(gates)}"
+            )
+        if state is None:
+            state = tuple(block.init_state(frames.shape[0]) for block in self.tcn)
+        # |X| is never negative, but the gradient of a power at 0 is infinite.
+        x = (frames + 1e-9) ** 0.3 if self.features == "compressed" else frames
+        x = nn.relu(self.front(x))
+        states, all_gates, all_scores = [], [], []
+        for index, block in enumerate(self.tcn):
+            block_state, x, gate, scores = block(
+                state[index],
+                x,
+                train=train,
+                replayed=None if gates is None else gates[index],
+                key=None if key is None else jax.random.fold_in(key, index),
+                noise=noise,
+            )
+            states.append(block_state)
+            if gate is not None:
+                all_gates.append(gate)
+                all_scores.append(scores)
+        gain = nn.sigmoid(self.back(x))
+        return tuple(states), gain, Aux(tuple(all_gates), tuple(all_scores))
+
+    @nn.nowrap
+    def init_state(self, batch_size: int) -> tuple[BlockState, ...]:
+        """State before the first frame."""
+        return tuple(block.init_state(batch_size) for block in self._tcn())
+
+    @nn.nowrap
+    def step(
+        self, variables: Any, state: tuple[BlockState, ...], frames: jax.Array
+    ) -> tuple[tuple[BlockState, ...], jax.Array, Aux]:
+        """One block of frames at inference: (state, frames) -> (next state, gain, aux)."""
+        return self.apply(variables, frames, state)
+
+    @property
+    def latency_frames(self) -> int:
+        """Frames that the output lags behind the input: none."""
+        return 0
+
+    @property
+    def receptive_field_frames(self) -> int:
+        """Past frames that a gain depends on, the present one not counted.
+
+        In a gated block a gate looks window - 1 frames back. At the output site that runs beside
+        the conv (the longer of the two counts); at the inner site the past that the conv sees was
+        itself gated, so both add up.
+        """
+        total = 0
+        for index in range(self.stacks * self.blocks):
+            conv = (self.taps - 1) * 2 ** (index % self.blocks)
+            pool = self.gate.window - 1 if self.gate else 0
+            inner = self.gate is not None and self.gate.site == "inner"
+            total += conv + pool if inner else max(conv, pool)
+        return total
+
+    @nn.nowrap
+    def cost(self) -> list[LayerCost]:
+        """Costs of all layers, per frame."""
+        costs = [pointwise_cost("front", self.bins, self.width)]
+        for index, block in enumerate(self._tcn()):
+            costs += block.costs(f"block{index}", index)
+        return [*costs, pointwise_cost("back", self.width, self.bins)]
