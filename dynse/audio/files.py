@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 
 FRAME_LENGTH = 512  # a file shorter than one STFT frame at 16 kHz is of no use
-READ_SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffix in "aif aifc aiff au caf flac mp3 nist oga ogg opus rf64 snd sph w64 wav".split()  # noqa: SIM905
-)
+READ_SUFFIXES = frozenset((
+    ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg", ".opus",
+    ".rf64", ".snd", ".sph", ".w64", ".wav",
+))  # fmt: skip
 _WRITE_FORMATS = {
     ".wav": ("WAV", "PCM_16"),
     ".flac": ("FLAC", "PCM_16"),
@@ -100,6 +100,16 @@ def read_audio(
     if notices:
         logger.warning("%s: %s", path, ", ".join(notices))
     return samples
+
+
+def duration_s(path: str | os.PathLike) -> float:
+    """Seconds of audio that the file's header announces; 0 where there is no readable header."""
+    import soundfile
+
+    try:
+        return soundfile.info(os.fspath(path)).duration
+    except (soundfile.SoundFileError, TypeError, ValueError, OSError):
+        return 0.0
 
 
 def write_audio(path: str | os.PathLike, samples: np.ndarray, sample_rate: int = 16000) -> None:

@@ -125,13 +125,11 @@ class Bank:
         return self._positions[name]
 
     def group_spans(self) -> dict[str, tuple[int, int]]:
-        """For each group its recordings as a range [first, last + 1) of indices, in order.
-
-        The group's samples are ``samples[offsets[first]:offsets[last + 1]]``, without a gap.
-        """
+        """For each group, in order, the range [start, stop) of its samples: without a gap."""
         spans: dict[str, tuple[int, int]] = {}
         for index, group in enumerate(self.groups):
-            spans[group] = (spans.get(group, (index, index))[0], index + 1)
+            start, stop = int(self.offsets[index]), int(self.offsets[index + 1])
+            spans[group] = (spans.get(group, (start, stop))[0], stop)
         return spans
 
     @cached_property

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dynse.audio.files import READ_SUFFIXES, AudioFileError, decode_audio, to_int16
+from dynse.audio.files import READ_SUFFIXES, AudioFileError, decode_audio, duration_s, to_int16
 from dynse.data.bank import (
     CACHE_VERSION,
     Corpus,
@@ -158,6 +158,7 @@ def _decode_into_cache(
     findings = _Findings()
     every = [file for by_split in files.values() for listed in by_split.values() for file in listed]
     attributes = _read_manifest(root, {file.name for file in every})
+    seconds = sum(duration_s(root / file.name) for file in every)
     with _progress(f"decoding {name}", sum(file.size for file in every), progress) as advance:
         parts = {
             kind: {
@@ -168,14 +169,19 @@ def _decode_into_cache(
         }
         try:
             save_corpus(
-                directory, name=name, **parts, skipped=findings.skipped, attributes=attributes
+                directory,
+                name=name,
+                **parts,
+                skipped=findings.skipped,
+                attributes=attributes,
+                bytes_needed=round(seconds * SAMPLE_RATE) * 2,
             )
         except ValueError as error:
             if not findings.skipped:
                 raise
             raise ValueError(f"{root}: {error}; {_summary(findings.skipped)}") from error
     for notice, count in findings.notices.most_common():
-        logger.warning("%s: %d files were %s", name, count, notice)
+        logger.warning("%s: %d %s %s", name, count, "file" if count == 1 else "files", notice)
 
 
 def _decode(

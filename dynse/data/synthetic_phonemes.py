@@ -200,7 +200,7 @@ def pause(rng: np.random.Generator, shortest_s: float, longest_s: float) -> Soun
 
 
 def draw_phrase(rng: np.random.Generator, voice: Voice) -> list[Sound]:
-    """The sounds of one phrase: 2 to 7 nonsense words as this voice would time them.
+    """The sounds of one phrase: 3 to 8 nonsense words as this voice would time them.
 
     Args:
         rng: source of all choices.
@@ -210,7 +210,7 @@ def draw_phrase(rng: np.random.Generator, voice: Voice) -> list[Sound]:
         Sounds in order, with duration, loudness and accent filled in.
     """
     sounds: list[Sound] = []
-    words = int(rng.integers(2, 8))
+    words = int(rng.integers(3, 9))
     for word in range(words):
         if word and rng.uniform() < 0.12:
             sounds.append(pause(rng, 0.03, 0.16))
@@ -232,7 +232,7 @@ def _syllable(
     nucleus = _VOWELS.get(nucleus_name) or _DIPHTHONGS[nucleus_name]
     onset = [s for name in _ONSETS.draw(rng) for s in _CONSONANTS[name]]
     coda = [s for name in _CODAS.draw(rng) for s in _CONSONANTS[name]]
-    loudness_db = rng.normal(0.0, 1.2) + (0.8 * accent / 3.0 if stressed else -4.5)
+    loudness_db = rng.normal(0.0, 1.2) + (0.8 * accent / 3.0 if stressed else -3.0)
     vowel_length = (1.2 if stressed else 0.9) * (1.5 if last else 1.0)
     consonant_length = (1.05 if stressed else 0.88) * (1.15 if last else 1.0)
     # In a cluster each consonant is shorter.

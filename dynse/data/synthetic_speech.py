@@ -91,7 +91,7 @@ def speak(voice: Voice, rng: np.random.Generator, seconds: float) -> Utterance:
 
 def _phrase_pause(rng: np.random.Generator) -> Sound:
     """Mostly a quarter of a second, sometimes a breath's length."""
-    return pause(rng, 0.12, 0.4) if rng.uniform() < 0.6 else pause(rng, 0.35, 0.85)
+    return pause(rng, 0.1, 0.3) if rng.uniform() < 0.65 else pause(rng, 0.3, 0.8)
 
 
 def _articulate(
@@ -107,7 +107,8 @@ def _articulate(
 
     loudness_db = held([s.loudness_db for s in sounds])
     irregularity = np.ones(total)
-    semitones = _drift(rng, total, 0.25) + rng.uniform(-1.0, 1.0)
+    # Accents lift the mean by about this much: the voice's f0_hz stays its mean.
+    semitones = _drift(rng, total, 0.25) + rng.uniform(-1.0, 1.0) - 1.3 * voice.intonation
     for number, first in enumerate(phrase_starts):
         last = phrase_starts[number + 1] if number + 1 < len(phrase_starts) else len(sounds)
         begin, end = int(starts[first]), int(starts[last])
@@ -129,7 +130,7 @@ def _articulate(
             bump = np.exp(-0.5 * ((time[near] - centre) / rng.uniform(14.0, 24.0)) ** 2)
             semitones[near] += voice.intonation * sound.accent * bump
     semitones = _smooth(semitones, 13)
-    loudness_db = _smooth(loudness_db, 17) + _drift(rng, total, 0.8)
+    loudness_db = _smooth(loudness_db, 17) + _drift(rng, total, 0.5)
     loudness = 10.0 ** (loudness_db / 20.0)
 
     voicing = _smooth(_amplitude(held([s.voicing_db for s in sounds])), 6) * loudness
@@ -157,9 +158,7 @@ def _articulate(
         irregularity=irregularity,
         effort_db=np.clip(loudness_db, -9.0, 6.0),
         formants_hz=_formants(sounds, frames, voice, rng),
-        places=_smooth(
-            held([[s.place == name for name in FRICATION_NAMES] for s in sounds]), 5
-        ),
+        places=_smooth(held([[s.place == name for name in FRICATION_NAMES] for s in sounds]), 5),
         zero_hz=_smooth(np.where(nasal, zero_hz, pole_hz), 5),
         nasal_hz=pole_hz,
         bursts=bursts,

@@ -34,8 +34,8 @@ _WINDOW = signal.windows.hann(2 * _BLOCK_HOP, sym=False).astype(np.float32)
 _BEFORE = 128
 _FFT = 800
 _BINS_HZ = np.arange(_FFT // 2 + 1) * (SAMPLE_RATE / _FFT)
-_Z1 = np.exp(-2j * np.pi * _BINS_HZ / SAMPLE_RATE)
-_Z2 = _Z1**2
+# Rows 1, z^-1, z^-2 on the unit circle.
+_POWERS = np.exp(-2j * np.pi * np.arange(3)[:, None] * _BINS_HZ / SAMPLE_RATE).astype(np.complex64)
 _CLOSING_SPEED = np.tan(np.pi / 3.0)
 # Blocks filtered at once: small enough for the temporary spectra to stay in the cache.
 _CHUNK = 64
@@ -175,11 +175,15 @@ def _filter_blocks(
         pulses, aspiration, frication = fft.rfft(buffer, axis=-1, overwrite_x=True)
         at = frame[rows]
         tract = _tract(track.formants_hz[at], track.zero_hz[at], track.nasal_hz[at], voice)
-        loss = np.sqrt(np.mean(np.abs(tract) ** 2, axis=1, keepdims=True))
-        glottis = _glottis(track.f0_hz[at], track.effort_db[at], voice)
-        out = tract * (glottis * pulses + aspiration / loss)
-        out += (track.places[at].astype(np.float32) @ spectra) * frication
-        filtered = fft.irfft(out * equaliser, n=_FFT, axis=-1, overwrite_x=True)
+        out = _glottis(track.f0_hz[at], track.effort_db[at], voice)
+        out *= pulses
+        aspiration *= 1.0 / _rms(tract)
+        out += aspiration
+        out *= tract
+        frication *= _mix(track.places[at].astype(np.float32), spectra)
+        out += frication
+        out *= equaliser
+        filtered = fft.irfft(out, n=_FFT, axis=-1, overwrite_x=True)
         filtered = filtered.reshape(count, _FFT // _BLOCK_HOP, _BLOCK_HOP)
         for k in range(_FFT // _BLOCK_HOP):
             whole[start + k : start + k + count] += filtered[:, k]
@@ -198,7 +202,7 @@ def _tract(
     poles_hz = np.concatenate(
         [formants_hz, np.broadcast_to(upper, (count, len(upper))), nasal_hz[:, None]], axis=1
     )
-    widths_hz = voice.bandwidth * (45.0 + 0.025 * poles_hz + 4e-6 * poles_hz**2)
+    widths_hz = voice.bandwidth * (60.0 + 0.025 * poles_hz + 4e-6 * poles_hz**2)
     widths_hz[:, -1] = 100.0
     poles = np.ones((count, 1))
     for a1, a2 in zip(*(c.T for c in _resonator(poles_hz, widths_hz)), strict=True):
@@ -208,23 +212,44 @@ def _tract(
         longer[:, 2:] += a2[:, None] * poles
         poles = longer
     b1, b2 = (c[:, None] for c in _resonator(zero_hz, np.full(count, 100.0)))
-    gain = poles.sum(axis=1, keepdims=True) / (1.0 + b1 + b2)
     # float64: the coefficients of a 20th-order polynomial cancel in float32.
-    denominator = fft.rfft(poles, _FFT, axis=1)
-    return (gain * (1.0 + b1 * _Z1 + b2 * _Z2) / denominator).astype(np.complex64)
+    denominator = fft.rfft(poles, _FFT, axis=1).astype(np.complex64)
+    zeros = np.concatenate([np.ones_like(b1), b1, b2], axis=1)
+    zeros *= poles.sum(axis=1, keepdims=True) / zeros.sum(axis=1, keepdims=True)
+    tract = _mix(zeros.astype(np.complex64), _POWERS)
+    tract /= denominator
+    return tract
 
 
 def _glottis(f0_hz: np.ndarray, effort_db: np.ndarray, voice: Voice) -> np.ndarray:
-    """Spectrum (T, bins) complex64 of a glottal pulse, with mean power one."""
+    """Spectrum (T, bins) complex64 of a glottal pulse of mean power one."""
     formant = f0_hz / (2.0 * voice.open_quotient)
     width = f0_hz / (voice.open_quotient * _CLOSING_SPEED)
-    a1, a2 = (c[:, None].astype(np.float32) for c in _resonator(formant, width))
-    z1, z2 = _Z1.astype(np.complex64), _Z2.astype(np.complex64)
+    a1, a2 = _resonator(formant, width)
     corner = voice.tilt_hz * 2.0 ** (effort_db / 6.0)
-    pole = np.exp(-2.0 * np.pi * corner / SAMPLE_RATE)[:, None].astype(np.float32)
-    spectrum = (1.0 - z1) / (np.conj(1.0 + a1 * z1 + a2 * z2) * (1.0 - pole * z1))
-    power = np.mean(spectrum.real**2 + spectrum.imag**2, axis=1, keepdims=True)
-    return spectrum / np.sqrt(power)
+    pole = np.exp(-2.0 * np.pi * corner / SAMPLE_RATE)
+    coefficients = np.stack([np.ones_like(a1), a1, a2], axis=1).astype(np.complex64)
+    # conj(A_g) is A_g with z for 1/z.
+    spectrum = _mix(coefficients, np.conj(_POWERS))
+    spectrum *= 1.0 - pole.astype(np.float32)[:, None] * _POWERS[1]
+    np.divide(1.0 - _POWERS[1], spectrum, out=spectrum)
+    spectrum *= 1.0 / _rms(spectrum)
+    return spectrum
+
+
+def _mix(weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """weights (T, K) times rows (K, bins), without BLAS.
+
+    For products this thin its threads cost more than they save when the cores are busy, and their
+    number could decide on the last bit.
+    """
+    return np.einsum("tk,kf->tf", weights, rows)
+
+
+def _rms(spectrum: np.ndarray) -> np.ndarray:
+    """(T, 1) root mean square over the bins of (T, bins) complex64."""
+    parts = spectrum.view(np.float32)
+    return np.sqrt(np.einsum("ij,ij->i", parts, parts) / spectrum.shape[1])[:, None]
 
 
 def _resonator(centre_hz: np.ndarray, width_hz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

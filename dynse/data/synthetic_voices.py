@@ -24,6 +24,8 @@ VOICES_PER_SPLIT = {"train": 64, "valid": 8, "test": 12}
 REFERENCE_TRACT_CM = 17.5
 # Centres of the microphone's equaliser, and of the recording's small deviation from it.
 EQUALISER_HZ = (60.0, 150.0, 400.0, 1000.0, 2500.0, 5000.0, 8000.0)
+# Microphones for voices are bright: this brings the long-term spectrum to that of recordings.
+_PRESENCE_DB = (-2.0, -1.0, 0.0, 2.5, 3.5, 5.5, 7.0)
 
 _F0_RANGE_HZ = {"low": (85.0, 150.0), "high": (165.0, 260.0)}
 _TRACT_CM = {"low": (15.8, 18.6), "high": (13.4, 15.8)}
@@ -149,14 +151,14 @@ def draw_voice(rng: np.random.Generator, name: str, register: str, place: float)
         formant_offsets=tuple(float(x) for x in np.exp(rng.normal(0.0, 0.035, 4))),
         vowel_space=float(rng.uniform(0.85, 1.12)),
         open_quotient=float(rng.uniform(0.55, 0.8) if female else rng.uniform(0.45, 0.7)),
-        tilt_hz=float((1100.0 if female else 1300.0) * 3.5**tilt_place),
+        tilt_hz=float((2000.0 if female else 2300.0) * 3.5**tilt_place),
         # A steep source comes with more breath.
         breathiness_db=float(-38.0 + 12.0 * (1.0 - tilt_place) + rng.uniform(0.0, 8.0)),
         jitter=float(rng.uniform(0.002, 0.009)),
         shimmer=float(rng.uniform(0.02, 0.09)),
-        rate=float(rng.uniform(0.82, 1.25)),
-        sibilance_db=float(rng.uniform(-4.0, 4.0)),
+        rate=float(rng.uniform(0.64, 1.02)),
+        sibilance_db=float(rng.uniform(-2.0, 5.0)),
         bandwidth=float(rng.uniform(0.8, 1.4)),
         creak=float(max(0.0, rng.uniform(-0.3, 0.5))),
-        equaliser_db=tuple(float(x) for x in rng.normal(0.0, 2.0, len(EQUALISER_HZ))),
+        equaliser_db=tuple(float(x) for x in rng.normal(_PRESENCE_DB, 2.5)),
     )

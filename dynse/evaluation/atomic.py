@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 
@@ -16,22 +15,24 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> Path:
 
     Returns:
         The path.
+
+    Raises:
+        OSError: the file cannot be written; names the file and its bytes.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode("utf-8") if isinstance(content, str) else content
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(part, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp's file is readable by its owner alone; a report is there to be shared.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(beside, 0o666 & ~umask)
-        os.replace(beside, path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
+        os.replace(part, path)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot write {len(data)} bytes: {error.strerror}", str(path)
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
     return path

@@ -6,6 +6,7 @@ and spawning would import the caller's main script, and JAX with it, once in eve
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -139,10 +140,10 @@ class MetricProcess:
             line = process.stdout.readline()
         finally:
             timer.cancel()
-        if line.endswith(b"\n"):
-            return json.loads(line), ""
         if late.is_set():
             return None, f"time limit of {self.timeout_s:g} s"
+        if line.endswith(b"\n"):
+            return json.loads(line), ""
         return None, f"worker died with exit status {process.wait()}"
 
     def _stop(self) -> None:
@@ -153,7 +154,5 @@ class MetricProcess:
         process.kill()
         process.wait()
         for pipe in (process.stdin, process.stdout):
-            try:
+            with contextlib.suppress(OSError):  # Unsent bytes of a request nobody will read.
                 pipe.close()
-            except OSError:
-                pass  # Unsent bytes of a request that nobody will read.

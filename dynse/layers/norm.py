@@ -44,8 +44,8 @@ def _normalize_forward(scale, bias, x):
     # The two-pass form: E[x^2] - mean^2 loses every digit where the mean is large.
     var = jnp.square(x - mean).mean((0, 1))
     inverse = jax.lax.rsqrt(var + EPS)
-    y = (x - mean) * (inverse * scale) + bias
-    return (y, mean, var), (scale, x, mean, inverse)
+    factor = inverse * scale
+    return (x * factor + (bias - mean * factor), mean, var), (scale, x, mean, inverse)
 
 
 def _normalize_backward(residuals, cotangents):

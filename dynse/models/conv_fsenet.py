@@ -23,6 +23,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dynse.audio.features import compress
 from dynse.gating import SURROGATES, apply_gate, gate_macs, init_gate
 from dynse.layers.activation import PReLU, dropout, prelu_cost
 from dynse.layers.conv import Depthwise, Pointwise, depthwise_cost, pointwise_cost
@@ -137,7 +138,7 @@ class TCNBlock(nn.Module):
         train: bool,
         replayed: jax.Array | None,
         key: jax.Array | None,
-        noise: jax.Array | float,
+        noise: jax.Array | float | None,
     ) -> tuple[BlockState, jax.Array, jax.Array | None, jax.Array | None]:
         """State and x (B, T, B) -> next state, y, gate and scores (None without a gate)."""
         drop_keys = (None, None)
@@ -156,8 +157,8 @@ class TCNBlock(nn.Module):
                 surrogate=SURROGATES[self.gate.surrogate],
                 normalize=self.gate.normalize,
                 detach=self.gate.detach,
-                key=gate_key,
-                noise=noise,
+                key=None if noise is None else gate_key,
+                noise=0.0 if noise is None else noise,
             )
             if replayed is not None:
                 gate = jnp.broadcast_to(replayed, gate.shape).astype(gate.dtype)
@@ -273,7 +274,7 @@ class ConvFSENet(nn.Module):
         train: bool = False,
         gates: Sequence[jax.Array] | None = None,
         key: jax.Array | None = None,
-        noise: jax.Array | float = 0.0,
+        noise: jax.Array | float | None = None,
     ) -> tuple[tuple[BlockState, ...], jax.Array, Aux]:
         """Gains of a block of frames.
 
@@ -284,8 +285,8 @@ class ConvFSENet(nn.Module):
                 (`mutable=["batch_stats"]`).
             gates: gates to use in place of the network's own, one entry a block that broadcasts
                 to (B, T, C): controls, and replay of another engine's decisions.
-            key: for the noise on the scores and for dropout; None does without both.
-            noise: scale of the logistic noise on the scores.
+            key: for the noise on the scores and for dropout; without it there is neither.
+            noise: scale of the logistic noise on the scores; None for none.
 
         Returns:
             The next state, the gain (B, T, bins) and `Aux`.
@@ -301,8 +302,7 @@ class ConvFSENet(nn.Module):
             )
         if state is None:
             state = tuple(block.init_state(frames.shape[0]) for block in self.tcn)
-        # |X| is never negative, but the gradient of a power at 0 is infinite.
-        x = (frames + 1e-9) ** 0.3 if self.features == "compressed" else frames
+        x = compress(frames) if self.features == "compressed" else frames
         x = nn.relu(self.front(x))
         states, all_gates, all_scores = [], [], []
         for index, block in enumerate(self.tcn):

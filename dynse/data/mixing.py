@@ -1,0 +1,131 @@
+"""Training batches: crops of speech and noise mixed inside jit.
+
+A batch is a pure function of its key, so a run is resumed from its step alone. The audio lies on
+the device as one int16 array; a crop is drawn from a group (speaker or noise class, all groups
+equally often), at any sample of the group's recordings laid end to end, and wraps around where the
+group is shorter than the crop. The mixture is
+
+    noisy = s + n,  level(s) = level_db,  level(n) = level_db - snr_db,
+
+each level an RMS over active frames (`dynse.audio.activity`), both drawn uniformly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dynse.audio.activity import active_level_db
+from dynse.data.bank import Bank
+
+# Quieter than this there is nothing to scale: `active_level_db` gives -120 for silence.
+_NOTHING_DB = -100.0
+
+
+@dataclasses.dataclass(frozen=True)
+class MixingConfig:
+    """What a training batch looks like.
+
+    Attributes:
+        batch_size: mixtures in a batch.
+        crop_s: seconds of each.
+        snr_db: range of the SNR over active speech.
+        level_db: range of the speech's active level, dB re full scale.
+    """
+
+    batch_size: int = 16
+    crop_s: float = 2.0
+    snr_db: tuple[float, float] = (-5.0, 15.0)
+    level_db: tuple[float, float] = (-35.0, -15.0)
+
+    def crop_samples(self, sample_rate: int = 16000) -> int:
+        """Samples of a crop."""
+        return round(self.crop_s * sample_rate)
+
+
+class Source(NamedTuple):
+    """A `Bank` on the device.
+
+    Attributes:
+        samples: (N,) int16.
+        starts: (G,) int32, first sample of each group.
+        lengths: (G,) int32, samples of each group.
+    """
+
+    samples: jax.Array
+    starts: jax.Array
+    lengths: jax.Array
+
+
+class Batch(NamedTuple):
+    """Mixtures: noisy and clean (B, N) float32, snr_db (B,)."""
+
+    noisy: jax.Array
+    clean: jax.Array
+    snr_db: jax.Array
+
+
+def load_source(bank: Bank) -> Source:
+    """Put a bank on the device.
+
+    Raises:
+        ValueError: where it has more samples than an int32 can address (37 hours at 16 kHz).
+    """
+    if len(bank.samples) >= 2**31:
+        raise ValueError(f"expected fewer than 2^31 samples on the device, got {len(bank.samples)}")
+    starts, stops = np.array(list(bank.group_spans().values()), np.int32).T
+    return Source(jnp.asarray(bank.samples), jnp.asarray(starts), jnp.asarray(stops - starts))
+
+
+def draw_crop(source: Source, key: jax.Array, samples: int) -> jax.Array:
+    """One crop (samples,) float32 in -1 to 1."""
+    group_key, offset_key = jax.random.split(key)
+    group = jax.random.randint(group_key, (), 0, source.starts.shape[0])
+    length = source.lengths[group]
+    offset = jax.random.randint(offset_key, (), 0, length)
+    positions = (offset + jnp.arange(samples, dtype=jnp.int32)) % length
+    return source.samples[source.starts[group] + positions].astype(jnp.float32) / 32768
+
+
+def mix(
+    speech: jax.Array, noise: jax.Array, snr_db: jax.Array, level_db: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Scale and add.
+
+    Args:
+        speech: (B, N).
+        noise: (B, N).
+        snr_db: (B,).
+        level_db: (B,), the speech's level.
+
+    Returns:
+        noisy (B, N) and clean (B, N). A silent crop stays silent; its partner keeps its level.
+    """
+
+    def scale_to(signal: jax.Array, target_db: jax.Array) -> jax.Array:
+        level = active_level_db(signal)
+        gain = jnp.where(level > _NOTHING_DB, 10 ** ((target_db - level) / 20), 0)
+        return signal * gain[:, None]
+
+    clean = scale_to(speech, level_db)
+    return clean + scale_to(noise, level_db - snr_db), clean
+
+
+def draw_batch(speech: Source, noise: Source, key: jax.Array, config: MixingConfig) -> Batch:
+    """The batch that belongs to a key."""
+    keys = jax.random.split(key, 4)
+    samples, count = config.crop_samples(), config.batch_size
+
+    def crops(source: Source, crop_key: jax.Array) -> jax.Array:
+        return jax.vmap(lambda k: draw_crop(source, k, samples))(jax.random.split(crop_key, count))
+
+    snr_low, snr_high = config.snr_db
+    snr_db = jax.random.uniform(keys[2], (count,), minval=snr_low, maxval=snr_high)
+    level_low, level_high = config.level_db
+    level_db = jax.random.uniform(keys[3], (count,), minval=level_low, maxval=level_high)
+    noisy, clean = mix(crops(speech, keys[0]), crops(noise, keys[1]), snr_db, level_db)
+    return Batch(noisy, clean, snr_db)

@@ -1,0 +1,101 @@
+"""What pulls on the gates in training: the budget, and what keeps them alive.
+
+    extra = w(t) (kept - target)^2 + a(t) batch shaping - b(t) mutual information
+
+w rises over the ramp and is then a fixed weight (the paper) or a multiplier raised by dual ascent
+until the kept fraction is within 0.02 of its target (ours). a and b fade out before the end, so
+that the last part of the run serves the signal alone. The schedules are fractions of the run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from dynse.gating import budget_loss, init_dual, kept_fraction, update_dual
+from dynse.gating.alive import batch_shaping_loss, mutual_information_loss
+
+# Both terms look at every fourth frame: neighbours share most of their window.
+STRIDE = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class GateTraining:
+    """How the gates are trained.
+
+    Attributes:
+        target: fraction of the channels to keep.
+        budget: "global", the mean over all blocks is pulled to the target, or "per_block".
+        weight: first weight of the budget.
+        dual_rate: gain of the dual ascent per step; 0 leaves the weight fixed (the paper).
+        ramp: fraction of the run over which the weight rises from 0.
+        mutual_information: weight of that term.
+        batch_shaping: weight of that term, its prior Beta(target, 1 - target).
+        fade: (begin, end) of the two terms' linear fading, fractions of the run.
+        score_noise: scale of the logistic noise on the scores, fading likewise.
+    """
+
+    target: float = 0.25
+    budget: Literal["global", "per_block"] = "global"
+    weight: float = 2.0
+    dual_rate: float = 0.02
+    ramp: float = 0.25
+    mutual_information: float = 0.0
+    batch_shaping: float = 0.0
+    fade: tuple[float, float] = (0.5, 0.75)
+    score_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.target <= 1:
+            raise ValueError(f"target must lie in (0, 1], got {self.target}")
+        if self.budget not in ("global", "per_block"):
+            raise ValueError(f"budget must be global or per_block, got {self.budget!r}")
+        if not 0 <= self.fade[0] < self.fade[1] <= 1:
+            raise ValueError(f"fade must rise within 0 to 1, got {self.fade}")
+
+
+@dataclasses.dataclass(frozen=True)
+class GateLoss:
+    """The extra loss of a gated network over a run of `steps` steps."""
+
+    config: GateTraining
+    steps: int
+
+    def init(self) -> Any:
+        """The dual ascent's state."""
+        return init_dual(self.config.weight)
+
+    def forward_options(self, step: jax.Array) -> dict[str, Any]:
+        """The scale of the noise on the scores."""
+        scale = self.config.score_noise
+        return {"noise": scale * self._faded(step)} if scale else {}
+
+    def _faded(self, step: jax.Array) -> jax.Array:
+        begin, end = self.config.fade
+        return jnp.clip((end - step / self.steps) / (end - begin), 0, 1)
+
+    def __call__(
+        self, state: Any, aux: Any, step: jax.Array
+    ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
+        """Loss (), next state and metrics "kept" and "budget_weight"."""
+        config = self.config
+        kept = jax.lax.stop_gradient(kept_fraction(aux.gates))
+        ramp = jnp.minimum(step / max(config.ramp * self.steps, 1), 1)
+        per_block = config.budget == "per_block"
+        total = ramp * state.weight * budget_loss(aux.gates, config.target, per_block=per_block)
+        faded = self._faded(step)
+        if config.mutual_information:
+            term = mutual_information_loss(aux.scores, stride=STRIDE)
+            total = total + config.mutual_information * faded * term
+        if config.batch_shaping:
+            term = batch_shaping_loss(
+                aux.scores, alpha=config.target, beta=1 - config.target, stride=STRIDE
+            )
+            total = total + config.batch_shaping * faded * term
+        # The multiplier waits for the ramp: before that, a violation is no fault of the weight.
+        rate = jnp.where(ramp < 1, 0.0, config.dual_rate)
+        state = update_dual(state, kept, config.target, rate)
+        return total, state, {"kept": kept, "budget_weight": ramp * state.weight}

@@ -1,0 +1,29 @@
+"""Keep freed memory in the process, which nearly halves the CPU time of a train step on Linux.
+
+XLA allocates the temporaries of a step anew at every call. glibc serves blocks of that size by
+`mmap` and gives them back at once, so that the kernel faults in and zeroes every page in every
+step. With these two settings the pages stay. `benchmarks/train_step.py` measures the effect.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc's malloc not to hand memory back to the kernel.
+
+    Returns:
+        Whether it was done; False where the C library is another one.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))

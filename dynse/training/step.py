@@ -1,0 +1,261 @@
+"""One train step: draw a batch, enhance it, differentiate, update. Jitted and donated.
+
+    loss = spectral loss(enhanced, clean) + extra loss(aux)
+
+The step is a pure function of (state, sources): every random draw comes from the seed folded with
+the step's number, so a run that is resumed from a checkpoint goes on bit for bit as if it had not
+stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dynse.audio.features import magnitude
+from dynse.audio.sdr import si_sdr
+from dynse.audio.stft import STFT
+from dynse.data.mixing import Batch, MixingConfig, Source, draw_batch
+from dynse.gating import kept_fraction
+from dynse.models.waveform import enhance
+from dynse.training.losses import compressed_spectral_loss
+
+# A gradient this large for this many steps on end is a run that will not come back.
+DIVERGED_NORM = 1e3
+DIVERGED_STEPS = 20
+
+
+class TrainState(NamedTuple):
+    """All that a run carries from step to step.
+
+    Attributes:
+        step: () int32, steps done.
+        params: the network's parameters.
+        batch_stats: its running statistics.
+        opt_state: the optimiser's.
+        extra: the extra loss's own state.
+        wild_steps: () int32, steps on end whose gradient norm was above 1e3 or not a number;
+            stays once it has reached 20.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    extra: Any
+    wild_steps: jax.Array
+
+
+class ExtraLoss(Protocol):
+    """A further loss on what the network tells beside its output, with a state of its own."""
+
+    def init(self) -> Any:
+        """State before the first step."""
+
+    def forward_options(self, step: jax.Array) -> dict[str, Any]:
+        """Keyword arguments for the network's `apply` in this step."""
+
+    def __call__(
+        self, state: Any, aux: Any, step: jax.Array
+    ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
+        """Loss (), next state and metrics."""
+
+
+class NoExtraLoss:
+    """Nothing beside the spectral loss."""
+
+    def init(self) -> tuple[()]:
+        return ()
+
+    def forward_options(self, step: jax.Array) -> dict[str, Any]:
+        return {}
+
+    def __call__(self, state, aux, step):
+        return jnp.zeros(()), state, {}
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with a cosine schedule; the published recipe of the static net.
+
+    Attributes:
+        learning_rate: peak.
+        final_learning_rate: at the last step.
+        warmup_steps: linear rise before the peak.
+        weight_decay: decoupled, on matrices and taps alone (not published; PyTorch's default).
+        clip_norm: limit of the gradient's global norm.
+    """
+
+    learning_rate: float = 8e-4
+    final_learning_rate: float = 1e-5
+    warmup_steps: int = 0
+    weight_decay: float = 0.01
+    clip_norm: float = 5.0
+
+    def build(self, steps: int) -> optax.GradientTransformation:
+        """The optimiser for a run of so many steps."""
+        schedule = optax.warmup_cosine_decay_schedule(
+            init_value=self.learning_rate if self.warmup_steps == 0 else 0.0,
+            peak_value=self.learning_rate,
+            warmup_steps=self.warmup_steps,
+            decay_steps=max(steps, self.warmup_steps + 1),
+            end_value=self.final_learning_rate,
+        )
+
+        def is_weight(params: Any) -> Any:
+            return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip_norm),
+            optax.adamw(
+                schedule, b1=0.9, b2=0.999, weight_decay=self.weight_decay, mask=is_weight
+            ),
+        )
+
+
+def init_train_state(
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    extra_loss: ExtraLoss,
+    *,
+    seed: int,
+    params: Any = None,
+) -> TrainState:
+    """State before the first step.
+
+    Args:
+        model: the network.
+        optimizer: from `OptimizerConfig.build`.
+        extra_loss: the further loss.
+        seed: of the parameters.
+        params: parameters to start from in place of random ones, where a leaf is there (a dense
+            net's for a gated one: what is missing, the gates, stays random).
+    """
+    frames = jnp.zeros((1, 1, model.bins))
+    variables = model.init(jax.random.key(seed), frames)
+    initial = variables["params"]
+    if params is not None:
+        initial = _overlay(initial, params)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=initial,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(initial),
+        extra=extra_loss.init(),
+        wild_steps=jnp.zeros((), jnp.int32),
+    )
+
+
+def make_train_step(
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    extra_loss: ExtraLoss,
+    mixing: MixingConfig,
+    stft: STFT,
+    *,
+    seed: int,
+    loss: Callable[..., jax.Array] = compressed_spectral_loss,
+) -> Callable[[TrainState, Source, Source], tuple[TrainState, dict[str, jax.Array]]]:
+    """The jitted step (state, speech, noise) -> (state, metrics); the state is donated.
+
+    Metrics: "loss" (spectral), "grad_norm" before clipping, and those of the extra loss.
+    """
+    data_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
+
+    def objective(params, state: TrainState, batch: Batch):
+        enhanced, aux, batch_stats = _forward_train(
+            model,
+            {"params": params, "batch_stats": state.batch_stats},
+            batch.noisy,
+            stft,
+            key=jax.random.fold_in(noise_key, state.step),
+            **extra_loss.forward_options(state.step),
+        )
+        spectral = loss(enhanced, batch.clean, stft=stft).mean()
+        extra, extra_state, metrics = extra_loss(state.extra, aux, state.step)
+        return spectral + extra, (batch_stats, extra_state, {"loss": spectral, **metrics})
+
+    def step(state: TrainState, speech: Source, noise: Source):
+        batch = draw_batch(speech, noise, jax.random.fold_in(data_key, state.step), mixing)
+        gradient, (batch_stats, extra, metrics) = jax.grad(objective, has_aux=True)(
+            state.params, state, batch
+        )
+        norm = optax.global_norm(gradient)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        wild = ~(norm <= DIVERGED_NORM)  # a NaN is wild as well
+        wild_steps = jnp.where(
+            wild | (state.wild_steps >= DIVERGED_STEPS), state.wild_steps + 1, 0
+        )
+        new_state = TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            extra=extra,
+            wild_steps=wild_steps,
+        )
+        return new_state, {**metrics, "grad_norm": norm, "wild_steps": wild_steps}
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def make_validation(
+    model: Any,
+    mixing: MixingConfig,
+    stft: STFT,
+    *,
+    seed: int,
+    batches: int,
+    loss: Callable[..., jax.Array] = compressed_spectral_loss,
+) -> Callable[[TrainState, Source, Source], dict[str, float]]:
+    """Mean loss, SI-SDR in dB and kept fraction over fixed batches of the validation split."""
+    key = jax.random.fold_in(jax.random.key(seed), 2)
+
+    @jax.jit
+    def score(params, batch_stats, speech: Source, noise: Source, index: jax.Array):
+        batch = draw_batch(speech, noise, jax.random.fold_in(key, index), mixing)
+        variables = {"params": params, "batch_stats": batch_stats}
+        enhanced, aux = enhance(model, variables, batch.noisy, stft=stft)
+        sdr = si_sdr(enhanced, batch.clean)
+        gates = getattr(aux, "gates", ())
+        return {
+            "loss": loss(enhanced, batch.clean, stft=stft).mean(),
+            "si_sdr_db": jnp.nanmean(sdr),
+            "kept": kept_fraction(gates) if gates else jnp.ones(()),
+        }
+
+    def validate(state: TrainState, speech: Source, noise: Source) -> dict[str, float]:
+        scores = [
+            score(state.params, state.batch_stats, speech, noise, index)
+            for index in range(batches)
+        ]
+        return {
+            name: float(sum(float(one[name]) for one in scores) / batches) for name in scores[0]
+        }
+
+    return validate
+
+
+def _forward_train(model, variables, noisy, stft, **options):
+    """`enhance` in training: enhanced, aux and the new running statistics."""
+    spectrum = stft.forward(noisy)
+    (_, gain, aux), updated = model.apply(
+        variables, magnitude(spectrum), train=True, mutable=["batch_stats"], **options
+    )
+    enhanced = stft.inverse(gain * spectrum, noisy.shape[1])
+    return enhanced, aux, updated.get("batch_stats", {})
+
+
+def _overlay(base: Any, over: Any) -> Any:
+    """`base` with the leaves of `over` where it has them."""
+    if not isinstance(base, dict):
+        return over
+    return {
+        name: _overlay(value, over[name]) if name in over else value
+        for name, value in base.items()
+    }
