@@ -17,8 +17,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -76,7 +77,7 @@ SMOKE_SIZE = SyntheticSize(train=0.4, valid=0.2, test=0.2, recording_s=4.0)
 def synthetic_corpus(
     *,
     seed: int = 0,
-    minutes: SyntheticSize = SyntheticSize(),  # noqa: B008 (frozen, so shared safely)
+    minutes: SyntheticSize = SyntheticSize(),
     cache_dir: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> Corpus:
@@ -175,20 +176,27 @@ def _plan(minutes: SyntheticSize, split: str) -> tuple[list[tuple], list[tuple]]
     return speech, noise
 
 
-def _make(directory: Path, seed: int, minutes: SyntheticSize, show: bool) -> None:
+@contextmanager
+def _progress(show: bool, count: int) -> Iterator[Callable[[], None]]:
+    """A bar of `count` steps; gives the function that takes one. Without it rich is not needed."""
+    if not show:
+        yield lambda: None
+        return
     from rich.progress import Progress
 
+    with Progress() as bar:
+        task = bar.add_task("synthetic corpus", total=count)
+        yield lambda: bar.advance(task)
+
+
+def _make(directory: Path, seed: int, minutes: SyntheticSize, show: bool) -> None:
     plans = {split: _plan(minutes, split) for split in SPLITS}
     count = sum(len(speech) + len(noise) for speech, noise in plans.values())
     total_s = 2.0 * 60.0 * (minutes.train + minutes.valid + minutes.test)
     # Threads: NumPy's loops and FFTs release the lock, and no program has to be guarded for
     # being started again, as with processes.
     workers = min(4, os.cpu_count() or 1)
-    with (
-        Progress(disable=not show, transient=True) as bar,
-        ThreadPoolExecutor(workers) as executor,
-    ):
-        task = bar.add_task("synthetic corpus", total=count)
+    with _progress(show, count) as advance, ThreadPoolExecutor(workers) as executor:
         speech, noise = {}, {}
         seconds = minutes.recording_s
 
@@ -196,7 +204,7 @@ def _make(directory: Path, seed: int, minutes: SyntheticSize, show: bool) -> Non
             for index, future in enumerate(futures):
                 yield future.result()
                 futures[index] = None  # the cache has it: let go of the samples
-                bar.advance(task)
+                advance()
 
         for split, (spoken, noises) in plans.items():
             speech[split] = collect(

@@ -10,7 +10,7 @@ Non-stationarity, the measure:
               50 dB below the recording's mean power per band
     nonstationarity = mean over b of the standard deviation over t of L(t, b), in dB
 
-Stationary Gaussian noise has about 1 dB (the scatter of short frames alone); a class counts as
+Stationary Gaussian noise has about 1.5 dB (the scatter of short frames alone); a class counts as
 non-stationary where its recordings have a median above NONSTATIONARY_DB = 3.
 """
 

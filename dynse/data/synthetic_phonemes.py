@@ -97,7 +97,7 @@ def _fricative(f2: float, f3: float, place: str, voiced: bool, level_db: float) 
         Sound(
             (300.0, f2, f3),
             65.0 if voiced else 95.0,
-            voicing_db=-11.0 if voiced else SILENT_DB,
+            voicing_db=-12.0 if voiced else SILENT_DB,
             frication_db=level_db - (5.0 if voiced else 0.0),
             place=place,
             follows=0.4,
@@ -154,13 +154,13 @@ _CONSONANTS = {
     "z": _fricative(1650, 2600, "s", True, -11.0),
     "zh": _fricative(1800, 2500, "sh", True, -11.0),
     "h": (Sound((520.0, 1500.0, 2500.0), 60.0, aspiration_db=-15.0, follows=0.9),),
-    "m": _sonorant(270, 1000, 2200, -6.0, 0.3, 900.0),
-    "n": _sonorant(270, 1500, 2500, -6.0, 0.3, 1500.0),
-    "ng": _sonorant(280, 1950, 2500, -7.0, 0.3, 2600.0),
-    "l": _sonorant(360, 1200, 2700, -4.0, 0.3),
-    "r": _sonorant(340, 1200, 1600, -5.0, 0.2),
-    "j": _sonorant(270, 2200, 2950, -4.0, 0.1),
-    "w": _sonorant(290, 700, 2200, -5.0, 0.1),
+    "m": _sonorant(270, 1000, 2200, -8.0, 0.3, 900.0),
+    "n": _sonorant(270, 1500, 2500, -8.0, 0.3, 1500.0),
+    "ng": _sonorant(280, 1950, 2500, -9.0, 0.3, 2600.0),
+    "l": _sonorant(360, 1200, 2700, -6.0, 0.3),
+    "r": _sonorant(340, 1200, 1600, -7.0, 0.2),
+    "j": _sonorant(270, 2200, 2950, -6.0, 0.1),
+    "w": _sonorant(290, 700, 2200, -7.0, 0.1),
 }
 
 
@@ -232,8 +232,8 @@ def _syllable(
     nucleus = _VOWELS.get(nucleus_name) or _DIPHTHONGS[nucleus_name]
     onset = [s for name in _ONSETS.draw(rng) for s in _CONSONANTS[name]]
     coda = [s for name in _CODAS.draw(rng) for s in _CONSONANTS[name]]
-    loudness_db = rng.normal(0.0, 1.2) + (0.8 * accent / 3.0 if stressed else -3.0)
-    vowel_length = (1.2 if stressed else 0.9) * (1.5 if last else 1.0)
+    loudness_db = rng.normal(0.0, 1.2) + (0.6 * accent / 3.0 if stressed else -2.5)
+    vowel_length = (1.1 if stressed else 0.92) * (1.5 if last else 1.0)
     consonant_length = (1.05 if stressed else 0.88) * (1.15 if last else 1.0)
     # In a cluster each consonant is shorter.
     cluster = 0.8 if len(onset) > 2 else 1.0

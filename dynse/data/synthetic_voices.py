@@ -156,7 +156,7 @@ def draw_voice(rng: np.random.Generator, name: str, register: str, place: float)
         breathiness_db=float(-38.0 + 12.0 * (1.0 - tilt_place) + rng.uniform(0.0, 8.0)),
         jitter=float(rng.uniform(0.002, 0.009)),
         shimmer=float(rng.uniform(0.02, 0.09)),
-        rate=float(rng.uniform(0.64, 1.02)),
+        rate=float(rng.uniform(0.58, 0.95)),
         sibilance_db=float(rng.uniform(-2.0, 5.0)),
         bandwidth=float(rng.uniform(0.8, 1.4)),
         creak=float(max(0.0, rng.uniform(-0.3, 0.5))),

@@ -35,10 +35,13 @@ class Media(NamedTuple):
     seconds: float
 
 
+# Longer tables are folded away.
+LONG_TABLE = 16
+
 _STYLE = """
 :root{color-scheme:light;--ink:#1b1f24;--soft:#5b6570;--line:#d9dee4;--bar:#0072b2}
 *{box-sizing:border-box}
-body{margin:0 auto;max-width:62rem;padding:1rem 1rem 4rem;color:var(--ink);background:#fff;
+body{margin:0 auto;max-width:66rem;padding:1rem 1rem 4rem;color:var(--ink);background:#fff;
 font:1rem/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 h1{font-size:1.7rem;line-height:1.2;margin:.5rem 0 1rem}
 h2{font-size:1.25rem;margin:2.4rem 0 .6rem;padding-top:.6rem;border-top:1px solid var(--line)}
@@ -51,6 +54,8 @@ th,td{padding:.35rem .7rem;border-bottom:1px solid var(--line);text-align:right;
 white-space:nowrap}
 th{border-bottom:2px solid var(--ink);vertical-align:bottom}
 th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:#fff}
+td small{display:block;color:var(--soft);font-size:.78rem;line-height:1.2}
+summary{cursor:pointer;color:var(--bar)}
 tbody tr:hover td{background:#f3f6f9}
 .note{color:var(--soft);font-size:.85rem;margin:.35rem 0}
 figure{margin:0}
@@ -155,13 +160,24 @@ def _paragraphs(text: str) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     lines = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows
+        "<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>\n" for row in rows
     )
     below = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
-    return (
+    table = (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>{lines}</tbody>'
-        f"</table></div>{below}"
+        "</table></div>"
     )
+    if len(rows) > LONG_TABLE:
+        table = f"<details><summary>{len(rows)} rows</summary>{table}</details>"
+    return table + below
+
+
+def _cell(text: str) -> str:
+    """The cell's text, an interval at its end small and below, so that tables fit a phone."""
+    value, bracket, interval = text.partition(" [")
+    if bracket and interval.endswith("]"):
+        return f"{escape(value)}<small>[{escape(interval)}</small>"
+    return escape(text)
 
 
 def _player(track: Media, high: str) -> str:

@@ -139,9 +139,7 @@ def measure(gates, voice, snr_db=float("nan")) -> UtteranceGates:
     )
 
 
-def gather_statistics(
-    utterances: Sequence[UtteranceGates], frame_rate_hz=62.5
-) -> GateStatistics:
+def gather_statistics(utterances: Sequence[UtteranceGates], frame_rate_hz=62.5) -> GateStatistics:
     """Statistics of a set of utterances of one net.
 
     Args:

@@ -2,7 +2,8 @@
 
 The gradients are written by hand. They are the textbook ones, but formed in the shape that XLA's
 CPU compiler does best: two-dimensional matmuls and column sums. `lax.conv_general_dilated` with
-groups is many times slower than three shifted products (DESIGN, "What is known about speed").
+groups is many times slower than three shifted products. The barriers keep it from recomputing a
+layer's input in each of its consumers.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.lax import optimization_barrier
 
 from dynse.layers.cost import LayerCost
 
@@ -41,7 +43,8 @@ def _shift_multiply_add(kernel: jax.Array, signal: jax.Array, dilation: int) -> 
     """y[t] = sum_k kernel[k] signal[t + k dilation] for every t that has all taps."""
     taps = kernel.shape[0]
     frames = signal.shape[1] - (taps - 1) * dilation
-    return sum(kernel[k] * signal[:, k * dilation : k * dilation + frames] for k in range(taps))
+    y = sum(kernel[k] * signal[:, k * dilation : k * dilation + frames] for k in range(taps))
+    return optimization_barrier(y)
 
 
 def _shift_forward(kernel, signal, dilation):
@@ -58,7 +61,7 @@ def _shift_backward(dilation, residuals, dy):
     dkernel = [
         (dy * signal[:, k * dilation : k * dilation + frames]).sum((0, 1)) for k in range(taps)
     ]
-    return jnp.stack(dkernel), dsignal
+    return jnp.stack(dkernel), optimization_barrier(dsignal)
 
 
 _shift_multiply_add.defvjp(_shift_forward, _shift_backward)
@@ -78,7 +81,7 @@ def depthwise(
     Returns:
         The next state and y (B, T, C).
     """
-    signal = jnp.concatenate([state, x], axis=1)
+    signal = optimization_barrier(jnp.concatenate([state, x], axis=1))
     return signal[:, x.shape[1] :], _shift_multiply_add(kernel, signal, dilation)
 
 

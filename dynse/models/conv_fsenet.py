@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.lax import optimization_barrier
 
 from dynse.audio.features import compress
 from dynse.gating import SURROGATES, apply_gate, gate_macs, init_gate
@@ -101,11 +102,12 @@ class TCNBlock(nn.Module):
 
     def setup(self) -> None:
         self.conv1 = Pointwise(self.inner)
-        self.norm1 = BatchNorm()
+        friendly = self.kind == "quantization_friendly"
+        self.norm1 = BatchNorm(relu=friendly)
         self.depthwise = Depthwise(self.taps, self.dilation)
-        self.norm2 = BatchNorm()
+        self.norm2 = BatchNorm(relu=friendly)
         self.conv2 = Pointwise(self.width, use_bias=False)
-        if self.kind == "original":
+        if not friendly:
             self.prelu1, self.prelu2 = PReLU(), PReLU()
         if self.gate is not None:
             self.gate_params = self.param(
@@ -164,13 +166,10 @@ class TCNBlock(nn.Module):
                 gate = jnp.broadcast_to(replayed, gate.shape).astype(gate.dtype)
 
         def activate(value: jax.Array, half: int) -> jax.Array:
-            if self.kind == "quantization_friendly":
-                norm = (self.norm1, self.norm2)[half]
-                value = nn.relu(norm(value, train=train))
-            else:
-                norm, prelu = ((self.norm1, self.prelu1), (self.norm2, self.prelu2))[half]
+            if self.kind == "original":
+                prelu = (self.prelu1, self.prelu2)[half]
                 value = dropout(prelu(value), self.dropout_rate, drop_keys[half])
-                value = norm(value, train=train)
+            value = (self.norm1, self.norm2)[half](value, train=train)
             inner_gate = gate is not None and self.gate.site == "inner"
             return gate * value if inner_gate else value
 
@@ -178,7 +177,8 @@ class TCNBlock(nn.Module):
         residual = self.conv2(activate(u, 1))
         if gate is not None and self.gate.site == "output":
             residual = gate * residual
-        return BlockState(conv_state, gate_state), x + residual, gate, scores
+        y = optimization_barrier(x + residual)
+        return BlockState(conv_state, gate_state), y, gate, scores
 
     @nn.nowrap
     def costs(self, path: str, index: int) -> list[LayerCost]:
