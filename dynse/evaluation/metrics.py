@@ -27,7 +27,8 @@ WORKER_METRICS: Mapping[str, str] = {
     "stoi": "dynse.evaluation.metric_worker:stoi",
     "estoi": "dynse.evaluation.metric_worker:estoi",
 }
-METRICS = ("pesq", "stoi", "estoi", "si_sdr", "si_sdr_improvement")
+LOCAL_METRICS = ("si_sdr", "si_sdr_improvement")
+METRICS = (*WORKER_METRICS, *LOCAL_METRICS)
 # Half a step of a 16-bit file: what lies below is silence.
 _SILENCE = 0.5 / 32768
 
@@ -153,12 +154,11 @@ def _score(
             failures[metric] = failure
 
     unusable = _unusable("reference", reference) or _unusable("estimate", estimate)
-    remote = [metric for metric in metrics if not metric.startswith("si_sdr")]
+    remote = [metric for metric in metrics if metric not in LOCAL_METRICS]
     if unusable is None:
         functions = [WORKER_METRICS.get(metric, metric) for metric in remote]
         results = process.measure(functions, reference, estimate, sample_rate)
-        if "si_sdr" in metrics or "si_sdr_improvement" in metrics:
-            achieved = float(si_sdr(estimate, reference))
+        achieved = float(si_sdr(estimate, reference))
     else:
         results, achieved = [(np.nan, unusable)] * len(remote), np.nan
     for metric, (value, failure) in zip(remote, results, strict=True):
