@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import betainc, betaln
 
-
 _TABLE_REACH, _TABLE_STEP = 30.0, 1 / 16
 
 
@@ -44,8 +43,9 @@ def beta_cdf_of_score(scores, alpha, beta):
     near, far = jnp.where(low, alpha, beta), jnp.where(low, beta, alpha)
     tail = betainc(near, far, jax.nn.sigmoid(-jnp.abs(nodes)))
     table = jnp.where(low, tail, 1 - tail)
-    # Or XLA fuses the table into the look-up and computes betainc for every sample after all.
-    table = jax.lax.optimization_barrier(table)
+    # A CDF never falls, so cummax changes nothing, but XLA does not fuse across it: without, it
+    # would fuse the table into the look-up and finish betainc anew for every sample.
+    table = jax.lax.cummax(table)
     position = (jnp.clip(scores, nodes[0], nodes[-2]) - nodes[0]) / _TABLE_STEP
     index = position.astype(jnp.int32)
     fraction = position - index

@@ -78,10 +78,11 @@ def update_dual(
     """One step of dual ascent, after the step of the parameters.
 
         average <- momentum average + (1 - momentum) kept
-        weight  <- min(weight + rate max(|average - target| - tolerance, 0), maximum)
+        weight  <- min(weight + rate |average - target|, maximum)   outside the tolerance
 
-    The weight never falls: falling inside the tolerance, as in plain dual ascent, would let
-    the kept fraction settle on the tolerance's edge rather than within it. A large weight also
+    The weight rests inside the tolerance and never falls: plain dual ascent, where it rises by
+    ``rate (|average - target| - tolerance)`` of either sign, ends on the tolerance's edge
+    rather than within it. A large weight also
     punishes batches for being easier or harder than others, so a target that is annealed down
     from 1 (the violation then stays small) is better than a jump, which winds the weight up.
 
@@ -89,12 +90,12 @@ def update_dual(
         state: the multiplier and the average.
         kept: kept fraction measured in this batch.
         target: fraction to keep.
-        rate: gain of the weight per step and unit of violation.
+        rate: gain of the weight per step and unit of distance.
         tolerance: the weight rests while the average is this near the target.
         momentum: of the average; one batch alone is noisy.
         maximum: bound of the weight, for a target that cannot be met. All may be traced.
     """
     average = momentum * state.kept + (1 - momentum) * kept
-    violation = jnp.maximum(jnp.abs(average - target) - tolerance, 0)
-    weight = jnp.minimum(state.weight + rate * violation, maximum)
-    return DualState(weight, average)
+    distance = jnp.abs(average - target)
+    raised = jnp.minimum(state.weight + rate * distance, maximum)
+    return DualState(jnp.where(distance > tolerance, raised, state.weight), average)

@@ -157,7 +157,9 @@ def gather_statistics(utterances: Sequence[UtteranceGates], frame_rate_hz=62.5) 
     snr_db = np.array([u.snr_db for u in utterances])
     kept = np.array([u.kept for u in utterances])
 
-    counts = [np.sum(block, axis=0) for block in zip(*(u.open_counts for u in utterances))]
+    counts = [
+        np.sum(block, axis=0) for block in zip(*(u.open_counts for u in utterances), strict=True)
+    ]
     rates = tuple(count / frames.sum() for count in counts)
     every_rate = np.concatenate(rates)
     flips = _weighted_mean([u.flips_per_frame for u in utterances], frames - 1)

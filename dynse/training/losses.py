@@ -22,9 +22,7 @@ from dynse.audio.stft import STFT
 EPS = 1e-9
 
 
-def _compress(
-    spectrum: jax.Array, exponent: float
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _compress(spectrum: jax.Array, exponent: float) -> tuple[jax.Array, jax.Array, jax.Array]:
     """|P|^c and the real and imaginary parts of P |P|^(c-1)."""
     # exp and log run vectorised on a CPU, where a power takes five times as long.
     log_power = jnp.log(jnp.square(spectrum.real) + jnp.square(spectrum.imag) + EPS)

@@ -112,9 +112,7 @@ class OptimizerConfig:
 
         return optax.chain(
             optax.clip_by_global_norm(self.clip_norm),
-            optax.adamw(
-                schedule, b1=0.9, b2=0.999, weight_decay=self.weight_decay, mask=is_weight
-            ),
+            optax.adamw(schedule, b1=0.9, b2=0.999, weight_decay=self.weight_decay, mask=is_weight),
         )
 
 
@@ -188,9 +186,7 @@ def make_train_step(
         norm = optax.global_norm(gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         wild = ~(norm <= DIVERGED_NORM)  # a NaN is wild as well
-        wild_steps = jnp.where(
-            wild | (state.wild_steps >= DIVERGED_STEPS), state.wild_steps + 1, 0
-        )
+        wild_steps = jnp.where(wild | (state.wild_steps >= DIVERGED_STEPS), state.wild_steps + 1, 0)
         new_state = TrainState(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
@@ -231,8 +227,7 @@ def make_validation(
 
     def validate(state: TrainState, speech: Source, noise: Source) -> dict[str, float]:
         scores = [
-            score(state.params, state.batch_stats, speech, noise, index)
-            for index in range(batches)
+            score(state.params, state.batch_stats, speech, noise, index) for index in range(batches)
         ]
         return {
             name: float(sum(float(one[name]) for one in scores) / batches) for name in scores[0]
@@ -256,6 +251,5 @@ def _overlay(base: Any, over: Any) -> Any:
     if not isinstance(base, dict):
         return over
     return {
-        name: _overlay(value, over[name]) if name in over else value
-        for name, value in base.items()
+        name: _overlay(value, over[name]) if name in over else value for name, value in base.items()
     }

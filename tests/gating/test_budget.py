@@ -78,8 +78,8 @@ def _toy(rate, steps=3000, target=0.25, tolerance=0.02):
 
 
 def test_dual_ascent_meets_the_budget():
-    kept, weight = _toy(rate=0.02)
-    assert np.abs(kept - 0.25).max() < 0.03
+    kept, weight = _toy(rate=0.5)
+    assert np.abs(kept - 0.25).max() <= 0.02
     assert 0.1 < weight < 100
 
 
@@ -93,7 +93,7 @@ def test_the_same_fixed_weight_misses_it():
 def test_dual_update_by_hand():
     state = update_dual(init_dual(weight=1.0, kept=0.5), 0.4, 0.25, 2.0, momentum=0.5)
     assert float(state.kept) == pytest.approx(0.45)
-    assert float(state.weight) == pytest.approx(1 + 2 * (0.2 - 0.02))
+    assert float(state.weight) == pytest.approx(1 + 2 * 0.2)
     rests = update_dual(init_dual(weight=3.0, kept=0.26), 0.26, 0.25, 2.0)
     assert float(rests.weight) == 3
     bounded = update_dual(init_dual(weight=99.0), 1.0, 0.25, 1e6)

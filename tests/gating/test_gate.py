@@ -1,11 +1,19 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dynse.gating.gate import apply_gate, gate_macs, init_gate, init_gate_state
+from dynse.gating import gate as gate_module
+from dynse.gating.gate import gate_macs, init_gate, init_gate_state
 from dynse.gating.step import init_moving_average, moving_average
 from dynse.gating.surrogates import SURROGATES, sigmoid
+
+apply_gate = jax.jit(
+    gate_module.apply_gate,
+    static_argnames=("window", "surrogate", "normalize", "detach", "centred"),
+)
 
 BATCH, FRAMES, IN, OUT, HIDDEN = 2, 19, 6, 5, 4
 
@@ -66,7 +74,7 @@ def test_bias_before_pooling_would_differ(params, x):
 
 @pytest.mark.parametrize("block", [1, 3, 8])
 def test_any_split_into_blocks(params, x, block):
-    options = dict(window=5, normalize=True)
+    options = {"window": 5, "normalize": True}
     _, _, whole = apply_gate(params, init_gate_state(params, BATCH, 5), x, **options)
     state, parts = init_gate_state(params, BATCH, 5), []
     for start in range(0, FRAMES, block):
@@ -85,13 +93,15 @@ def test_the_future_does_not_change_the_past(params, x):
 @pytest.mark.parametrize("detach", [True, False])
 @pytest.mark.parametrize("name", sorted(SURROGATES))
 def test_detach_stops_the_input_not_the_parameters(params, x, detach, name):
-    def total(params, x):
+    @jax.jit
+    @partial(jax.grad, argnums=(0, 1))
+    def gradient(params, x):
         state = init_gate_state(params, BATCH, 3)
         return apply_gate(params, state, x, window=3, surrogate=SURROGATES[name], detach=detach)[
             1
         ].sum()
 
-    to_params, to_x = jax.grad(total, argnums=(0, 1))(params, x)
+    to_params, to_x = gradient(params, x)
     assert bool((to_x == 0).all()) is detach
     assert all((leaf != 0).any() for leaf in jax.tree.leaves(to_params))
 

@@ -30,8 +30,9 @@ def test_shuffled_flips_are_those_of_shuffling():
     rng = np.random.default_rng(0)
     gates = (np.repeat(rng.random((10, 6)) > 0.6, 5, axis=0).astype(np.float32),)
     one = measure(gates, np.ones(50, bool))
+    shuffle = jax.jit(lambda key: shuffled_gates(key, [gates[0][None]]))
     drawn = [
-        measure([g[0] for g in shuffled_gates(key, [gates[0][None]])], np.ones(50, bool))
+        measure([g[0] for g in shuffle(key)], np.ones(50, bool))
         for key in jax.random.split(jax.random.key(0), 200)
     ]
     flips = [other.flips_per_frame for other in drawn]

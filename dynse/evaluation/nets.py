@@ -1,0 +1,133 @@
+"""Run a network over a test set: what comes out, and what its gates did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dynse.audio.activity import active_frames
+from dynse.audio.stft import STFT
+from dynse.data.bank import Corpus
+from dynse.data.testsets import Mixture, TestSet, render
+from dynse.evaluation.metrics import Utterance
+from dynse.gating.statistics import UtteranceGates, measure
+from dynse.layers.cost import total_active_macs
+from dynse.models.waveform import enhance
+
+# (key of the batch, the net's own gates) -> gates to use instead.
+Control = Callable[[jax.Array, tuple[jax.Array, ...]], tuple[jax.Array, ...]]
+
+
+class Enhanced(NamedTuple):
+    """One mixture after the network.
+
+    Attributes:
+        mixture: what went in.
+        enhanced: (N,) float32.
+        gates: over blocks (T, C) of zeros and ones as they were used; empty without gates.
+        statistics: of the gates; None without.
+    """
+
+    mixture: Mixture
+    enhanced: np.ndarray
+    gates: tuple[np.ndarray, ...]
+    statistics: UtteranceGates | None
+
+
+def enhance_mixtures(
+    model: Any,
+    variables: Any,
+    corpus: Corpus,
+    test_set: TestSet,
+    *,
+    stft: STFT,
+    control: Control | None = None,
+    seed: int = 0,
+    batch_size: int = 6,
+) -> Iterator[Enhanced]:
+    """Enhance every mixture of a test set.
+
+    All are padded to the longest, so one program is compiled; what is padded lies behind the
+    signal, where a causal network cannot see it.
+
+    Args:
+        model: the network.
+        variables: its variables.
+        corpus: holds the recordings of the test set.
+        test_set: the mixtures.
+        stft: the network's transform.
+        control: gates to use in place of the network's own.
+        seed: of the control.
+        batch_size: mixtures enhanced at once.
+
+    Yields:
+        The mixtures in the test set's order.
+    """
+    longest = max(spec.length for spec in test_set)
+
+    @jax.jit
+    def own(variables, noisy):
+        return enhance(model, variables, noisy, stft=stft)
+
+    @jax.jit
+    def controlled(variables, noisy, key):
+        _, aux = enhance(model, variables, noisy, stft=stft)
+        gates = control(key, aux.gates)
+        enhanced, aux = enhance(model, variables, noisy, stft=stft, gates=gates)
+        return enhanced, aux._replace(gates=gates)
+
+    specs = list(test_set)
+    for start in range(0, len(specs), batch_size):
+        mixtures = [render(spec, corpus) for spec in specs[start : start + batch_size]]
+        noisy = np.zeros((batch_size, longest), np.float32)
+        for row, mixture in zip(noisy, mixtures, strict=False):
+            row[: len(mixture.noisy)] = mixture.noisy
+        if control is None:
+            enhanced, aux = own(variables, noisy)
+        else:
+            key = jax.random.fold_in(jax.random.key(seed), start)
+            enhanced, aux = controlled(variables, noisy, key)
+        enhanced = np.asarray(enhanced)
+        frames = stft.frames(longest)
+        gates = [
+            np.asarray(jnp.broadcast_to(gate, (batch_size, frames, gate.shape[-1])))
+            for gate in aux.gates
+        ]
+        for row, mixture in enumerate(mixtures):
+            length = len(mixture.noisy)
+            used = tuple(gate[row, : stft.frames(length)] for gate in gates)
+            voice = active_frames(mixture.clean, stft.win_length, stft.hop_length)
+            statistics = measure(used, voice, mixture.snr_db) if used else None
+            yield Enhanced(mixture, enhanced[row, :length], used, statistics)
+
+
+def as_utterance(
+    mixture: Mixture, estimate: np.ndarray, values: dict[str, float] | None = None
+) -> Utterance:
+    """What `score_utterances` takes."""
+    return Utterance(
+        id=mixture.id,
+        reference=mixture.clean,
+        noisy=mixture.noisy,
+        estimate=estimate,
+        attributes={
+            "snr_db": mixture.snr_db,
+            "noise_class": mixture.noise_class,
+            "speaker": mixture.speaker,
+        },
+        values=values or {},
+    )
+
+
+def gate_values(
+    model: Any, statistics: UtteranceGates | None, gates: Sequence[np.ndarray], per_s: float
+) -> dict[str, float]:
+    """Kept fraction and active MACs per second of one utterance."""
+    if statistics is None:
+        return {"active_macs_per_s": per_s * total_active_macs(model.cost(), ())}
+    active = total_active_macs(model.cost(), [gate.mean() for gate in gates])
+    return {"kept": statistics.kept, "active_macs_per_s": per_s * active}

@@ -1,0 +1,242 @@
+"""A run: one network, trained in one folder, described by one frozen configuration.
+
+`train_run` trains it or goes on where it stopped; `load_run` gives the finished network back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from dynse.audio.stft import STFT
+from dynse.data.bank import Corpus
+from dynse.data.mixing import MixingConfig, load_source
+from dynse.models.conv_fsenet import ConvFSENet, GateConfig
+from dynse.training.checkpoints import CheckpointError, Checkpoints
+from dynse.training.gates import GateLoss, GateTraining
+from dynse.training.loop import LoopConfig, train
+from dynse.training.losses import compressed_spectral_loss
+from dynse.training.step import (
+    ExtraLoss,
+    NoExtraLoss,
+    OptimizerConfig,
+    TrainState,
+    init_train_state,
+    make_train_step,
+    make_validation,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class NetConfig:
+    """A Conv-FSENet, and how its gates are trained.
+
+    Attributes:
+        width: residual width B.
+        inner: inner width H.
+        stacks: stacks of blocks.
+        blocks: blocks per stack.
+        block: kind of block, "quantization_friendly" or "original".
+        features: "compressed" or "magnitude".
+        dropout_rate: of the original block.
+        gate: the gates, None for a static net.
+        gate_training: how the gates are trained; needed where there are gates.
+    """
+
+    width: int = 128
+    inner: int = 256
+    stacks: int = 3
+    blocks: int = 3
+    block: str = "quantization_friendly"
+    features: str = "compressed"
+    dropout_rate: float = 0.0
+    gate: GateConfig | None = None
+    gate_training: GateTraining | None = None
+
+    def __post_init__(self) -> None:
+        if (self.gate is None) != (self.gate_training is None):
+            raise ValueError("gate and gate_training belong together: give both or none")
+
+    def build(self, bins: int) -> ConvFSENet:
+        """The network for spectra of so many bins."""
+        return ConvFSENet(
+            bins=bins,
+            width=self.width,
+            inner=self.inner,
+            stacks=self.stacks,
+            blocks=self.blocks,
+            block=self.block,
+            features=self.features,
+            dropout_rate=self.dropout_rate,
+            gate=self.gate,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """All that decides what a run ends with, but for the corpus.
+
+    Attributes:
+        net: the network.
+        stft: the transform.
+        mixing: the batches.
+        optimizer: AdamW and its schedule.
+        loop: steps and intervals.
+        valid_batches: fixed batches of the validation split that a validation scores.
+        active_threshold: e_t above which a frame is active in the loss; None for our rule.
+        seed: of parameters, batches and noise.
+    """
+
+    net: NetConfig = NetConfig()
+    stft: STFT = STFT()
+    mixing: MixingConfig = MixingConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    loop: LoopConfig = LoopConfig()
+    valid_batches: int = 8
+    active_threshold: float | None = None
+    seed: int = 0
+
+    @property
+    def best_from_step(self) -> int:
+        """The best state is looked for in the last quarter, where gates keep to their budget."""
+        return 3 * self.loop.steps // 4
+
+
+def extra_loss(config: RunConfig) -> ExtraLoss:
+    """The gates' loss, or none."""
+    if config.net.gate_training is None:
+        return NoExtraLoss()
+    return GateLoss(config.net.gate_training, config.loop.steps)
+
+
+def new_state(config: RunConfig) -> TrainState:
+    """The state before the first step."""
+    return init_train_state(
+        config.net.build(config.stft.bins),
+        config.optimizer.build(config.loop.steps),
+        extra_loss(config),
+        seed=config.seed,
+    )
+
+
+def train_step(config: RunConfig) -> Any:
+    """The jitted step (state, speech, noise) -> (state, metrics) of a run."""
+    return make_train_step(
+        config.net.build(config.stft.bins),
+        config.optimizer.build(config.loop.steps),
+        extra_loss(config),
+        config.mixing,
+        config.stft,
+        seed=config.seed,
+        loss=_loss(config),
+    )
+
+
+def train_run(
+    run_dir: str | pathlib.Path,
+    config: RunConfig,
+    corpus: Corpus,
+    *,
+    title: str = "train",
+    console: Console | None = None,
+) -> tuple[ConvFSENet, dict[str, Any], list[dict[str, Any]]]:
+    """Train a network in a folder, or go on there.
+
+    Returns:
+        The network, its best variables and the lines of metrics.
+
+    Raises:
+        ValueError: where the folder holds another run.
+        DivergedError: where the gradients stay wild.
+    """
+    speech, noise = load_source(corpus.speech["train"]), load_source(corpus.noise["train"])
+    valid = load_source(corpus.speech["valid"]), load_source(corpus.noise["valid"])
+    step = train_step(config)
+    validate = make_validation(
+        config.net.build(config.stft.bins),
+        config.mixing,
+        config.stft,
+        seed=config.seed,
+        batches=config.valid_batches,
+        loss=_loss(config),
+    )
+    state, lines = train(
+        run_dir,
+        config.loop,
+        new_state(config),
+        lambda state: step(state, speech, noise),
+        lambda state: validate(state, *valid),
+        identity={
+            "run": dataclasses.asdict(config),
+            "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint},
+        },
+        audio_s_per_step=config.mixing.batch_size * config.mixing.crop_s,
+        title=title,
+        console=console,
+        best_from_step=config.best_from_step,
+    )
+    return config.net.build(config.stft.bins), _variables(state), lines
+
+
+def load_run(run_dir: str | pathlib.Path) -> tuple[ConvFSENet, dict[str, Any], RunConfig]:
+    """The network of a run folder with its best variables.
+
+    Raises:
+        CheckpointError: where there is no run, no checkpoint, or one of another network.
+    """
+    run_dir = pathlib.Path(run_dir)
+    try:
+        found = json.loads((run_dir / "config.json").read_text())["run"]
+    except (OSError, json.JSONDecodeError, KeyError) as error:
+        raise CheckpointError(
+            f"{run_dir} holds no run: config.json is missing or broken"
+        ) from error
+    config = run_config(found)
+    checkpoints = Checkpoints(run_dir)
+    try:
+        state = checkpoints.restore("best", jax.eval_shape(functools.partial(new_state, config)))
+    finally:
+        checkpoints.close()
+    return config.net.build(config.stft.bins), _variables(state), config
+
+
+def run_config(content: Mapping[str, Any]) -> RunConfig:
+    """A `RunConfig` from its JSON."""
+    return _from_json(RunConfig, content)
+
+
+def _variables(state: TrainState) -> dict[str, Any]:
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def _loss(config: RunConfig) -> Any:
+    return functools.partial(compressed_spectral_loss, threshold=config.active_threshold)
+
+
+_NESTED = {
+    "net": NetConfig,
+    "gate": GateConfig,
+    "gate_training": GateTraining,
+    "stft": STFT,
+    "mixing": MixingConfig,
+    "optimizer": OptimizerConfig,
+    "loop": LoopConfig,
+}
+
+
+def _from_json(kind: type, content: Mapping[str, Any]) -> Any:
+    """A frozen dataclass from JSON: nested ones by their field's name, lists as tuples."""
+
+    def value(name: str, found: Any) -> Any:
+        if isinstance(found, Mapping):
+            return _from_json(_NESTED[name], found)
+        return tuple(found) if isinstance(found, list) else found
+
+    return kind(**{name: value(name, found) for name, found in content.items()})

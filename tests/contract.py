@@ -1,0 +1,286 @@
+"""What every causal network promises, as one function: `check_causal_network`.
+
+A network has `init_state(batch_size)`, `step(variables, state, frames) -> (state, output, aux)`
+with frames (B, T, ...) and outputs (B, T, ...), `apply(variables, frames)` over a whole signal,
+`latency_frames` and `receptive_field_frames`. A gated one lists its decisions in `aux.gates` and
+`aux.scores` and takes `apply(variables, frames, state, gates=...)` to replay decisions.
+
+    output t depends on the inputs t - receptive_field_frames ... t - latency_frames
+
+and on no other: both ends are measured. `receptive_field_frames` is None where a network never
+forgets (a recurrent one). The promises, each a function that can be called alone:
+
+- `check_state`: the state's shapes and dtypes are those of `init_state` after any block;
+- `check_one_trace`: repeated calls of one shape compile once;
+- `check_jit`: with jit and without are equal;
+- `check_batch_rows`: NaN and garbage in other rows of the batch leave a row bit-identical;
+- `check_future`: a perturbed future leaves the past bit-identical;
+- `check_reach`: the declared latency and receptive field are the measured ones;
+- `check_blocks`: any split into blocks equals the whole to 1e-5, values and gradients.
+
+Where two roundings meet, a decision whose score is all but 0 may fall either way, and one that
+does changes all that follows. So gated networks are compared to 1e-5 with the gates replayed, and
+running free by `check_decisions`.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dynse.audio.sdr import si_sdr
+
+TOLERANCE = 1e-5
+EQUAL_DECISIONS = 0.9999
+BORDERLINE = 1e-4  # of the scores' RMS
+AGREEMENT_DB = 50.0
+
+
+def check_causal_network(network, variables, frames, *, through_gates=None) -> None:
+    """Fail where the network breaks a promise of this module.
+
+    Args:
+        network: see the module's docstring; hashable.
+        variables: {"params": ..., further collections}, not at their initial zeros and ones
+            (`randomized`).
+        frames: (B, T, ...) inputs, B >= 2, T > receptive_field_frames + 1, nowhere 0.
+        through_gates: for a gated network whose gates stop the gradient, the same network with
+            gates that pass it (by a surrogate that is nowhere 0): the receptive field is measured
+            through it.
+
+    Raises:
+        AssertionError: naming the promise.
+        ValueError: where the inputs cannot show what is to be shown.
+    """
+    check_state(network, variables, frames)
+    check_one_trace(network, variables, frames)
+    check_jit(network, variables, frames)
+    check_batch_rows(network, variables, frames)
+    check_future(network, variables, frames)
+    check_reach(network, variables, frames, through_gates=through_gates)
+    check_blocks(network, variables, frames)
+
+
+def randomized(variables, key):
+    """The variables with every leaf moved, so that no scale is 1 and no bias or mean 0.
+
+    Variances (leaves called "var") stay positive: they are drawn from 0.5 to 2.
+    """
+    leaves, structure = jax.tree.flatten_with_path(variables)
+
+    def move(path, leaf, leaf_key):
+        if path[-1].key == "var":
+            return jax.random.uniform(leaf_key, leaf.shape, minval=0.5, maxval=2.0)
+        return leaf + 0.3 * jax.random.normal(leaf_key, leaf.shape)
+
+    keys = jax.random.split(key, len(leaves))
+    moved = [move(path, leaf, k) for (path, leaf), k in zip(leaves, keys, strict=True)]
+    return structure.unflatten(moved)
+
+
+def check_state(network, variables, frames) -> None:
+    """Shapes and dtypes of the state are those of `init_state`, after blocks of any size."""
+    initial = jax.eval_shape(lambda: network.init_state(frames.shape[0]))
+    state = initial
+    for size in (1, 2, 5, 1):
+        state, output, _ = jax.eval_shape(network.step, variables, state, frames[:, :size])
+        assert jax.tree.structure(state) == jax.tree.structure(initial), "the state's structure"
+        for after, before in zip(jax.tree.leaves(state), jax.tree.leaves(initial), strict=True):
+            assert (after.shape, after.dtype) == (before.shape, before.dtype), (
+                f"the state went from {before} to {after} in a block of {size}"
+            )
+        for leaf in jax.tree.leaves(output):
+            assert leaf.shape[:2] == (frames.shape[0], size), f"output {leaf} of {size} frames"
+
+
+def check_one_trace(network, variables, frames) -> None:
+    """Three calls of one shape, each from the state of the one before, trace once."""
+    traces = 0
+
+    def count(variables, state, frames):
+        nonlocal traces
+        traces += 1
+        return network.step(variables, state, frames)
+
+    step = jax.jit(count)
+    state = network.init_state(frames.shape[0])
+    for index in range(3):
+        state, _, _ = step(variables, state, frames[:, index : index + 1])
+    assert traces == 1, f"{traces} traces for three calls of one shape"
+
+
+def check_jit(network, variables, frames, *, length=3) -> None:
+    """The first frames without jit equal those of the whole with it."""
+    whole = _whole(network, variables, frames)
+    state = network.init_state(frames.shape[0])
+    with jax.disable_jit():
+        _, output, aux = network.step(variables, state, frames[:, :length])
+    expected = _cut(whole.output, length)
+    if not _gates(whole.aux):
+        _assert_close("without jit", output, expected)
+        return
+    check_decisions(
+        (output, aux.gates, aux.scores),
+        (expected, _cut(whole.aux.gates, length), _cut(whole.aux.scores, length)),
+    )
+    with jax.disable_jit():
+        replayed = _step(
+            network, variables, state, frames[:, :length], _cut(whole.aux.gates, length)
+        )
+    _assert_close("without jit", replayed[1], expected)
+
+
+def check_batch_rows(network, variables, frames) -> None:
+    """What stands in the other rows, NaN or garbage, does not change a row by one bit."""
+    if frames.shape[0] < 2:
+        raise ValueError(f"expected a batch of at least 2, got {frames.shape}")
+    whole = _whole(network, variables, frames)
+    for garbage in (jnp.nan, 1e4):
+        for row in (0, frames.shape[0] - 1):
+            others = jnp.full_like(frames, garbage).at[row].set(frames[row])
+            result = _whole(network, variables, others)
+            _assert_same(
+                f"row {row} beside rows of {garbage}",
+                jax.tree.map(lambda leaf: leaf[row], result),  # noqa: B023 -- used at once
+                jax.tree.map(lambda leaf: leaf[row], whole),  # noqa: B023
+            )
+
+
+def check_future(network, variables, frames) -> None:
+    """Frames after t, changed or NaN, leave the output up to t bit-identical."""
+    whole = _whole(network, variables, frames)
+    for now in (0, frames.shape[1] // 2, frames.shape[1] - 2):
+        for change in (_factors(frames[:, now + 1 :]), jnp.nan):
+            future = frames.at[:, now + 1 :].multiply(change)
+            result = _whole(network, variables, future)
+            _assert_same(
+                f"frames up to {now} with another future",
+                _cut((result.output, result.aux), now + 1),
+                _cut((whole.output, whole.aux), now + 1),
+            )
+
+
+def check_reach(network, variables, frames, *, through_gates=None) -> None:
+    """The first and the last input that an output depends on are the declared ones.
+
+    That no other input has any influence is shown by changing those: bit-identical. That these
+    two have some is shown by the gradient of an output into the inputs, which, other than a
+    change of the input, gets past a gate that does not happen to flip.
+    """
+    length, field = frames.shape[1], network.receptive_field_frames
+    if field is not None and length < field + 2:
+        raise ValueError(f"a receptive field of {field} needs {field + 2} frames, got {length}")
+    last = length - 1
+    whole = _whole(network, variables, frames)
+
+    beyond = [] if field is None else [slice(0, last - field)]
+    beyond += [slice(length - network.latency_frames, length)] if network.latency_frames else []
+    for span in beyond:
+        for change in (_factors(frames[:, span]), jnp.nan):
+            result = _whole(network, variables, frames.at[:, span].multiply(change))
+            _assert_same(
+                f"the last output with other frames {span}: outside the declared reach",
+                jax.tree.map(lambda leaf: leaf[:, -1], result.output),
+                jax.tree.map(lambda leaf: leaf[:, -1], whole.output),
+            )
+
+    probe = network if through_gates is None else through_gates
+    at_last = jax.tree.map(
+        lambda leaf: jnp.zeros_like(leaf).at[:, -1].set(_normal(leaf)[:, -1]), whole.output
+    )
+    no_scores = jax.tree.map(jnp.zeros_like, _scores(whole.aux))
+    result = _differentiate(probe, None, variables, frames, (at_last, no_scores), None)
+    _assert_close("the network that passes gradients", result.output, whole.output)
+    rest = tuple(axis for axis in range(frames.ndim) if axis != 1)
+    influence = np.abs(np.asarray(result.gradients[1])).max(rest)
+    assert np.isfinite(influence).all(), "a gradient that is not finite"
+    reached = np.flatnonzero(influence)
+    assert len(reached), "the last output depends on no input"
+    latency, back = last - reached[-1], last - reached[0]
+    assert latency == network.latency_frames, (
+        f"measured a latency of {latency} frames, declared {network.latency_frames}"
+    )
+    expected = last if field is None else field
+    assert back == expected, f"measured a receptive field of {back} frames, declared {field}"
+
+
+def check_blocks(network, variables, frames) -> None:
+    """Frame by frame, and in blocks of several sizes, equals the whole: values and gradients."""
+    whole = _whole(network, variables, frames)
+    weights = _weights(whole)
+    offline = network.apply(variables, frames)[1]
+    gates = _gates(whole.aux) or None
+    if gates is None:
+        _assert_close("`apply` against `step`", offline, whole.output)
+    else:
+        decisions = np.concatenate([np.asarray(gate).ravel() for gate in gates])
+        if decisions.min() == decisions.max():
+            raise ValueError("every decision is the same: give parameters that gate")
+        assert np.isin(decisions, (0, 1)).all(), "gates other than 0 and 1"
+        free = _differentiate(network, 1, variables, frames, weights, None)
+        if check_decisions(
+            (free.output, free.aux.gates, free.aux.scores),
+            (whole.output, whole.aux.gates, whole.aux.scores),
+        ):
+            # With the same decisions, what the surrogates pass back is the same as well.
+            expected = _differentiate(network, None, variables, frames, weights, None)
+            _assert_close("gradients of free gates", free.gradients, expected.gradients, floor=0)
+        replayed = network.apply(variables, frames, gates=gates)[1]
+        _assert_close("`apply` with replayed gates", replayed, whole.output)
+
+    expected = _differentiate(network, None, variables, frames, weights, gates)
+    _assert_close("the whole", expected.output, whole.output)
+    for sizes in (1, _uneven(frames.shape[1])):
+        result = _differentiate(network, sizes, variables, frames, weights, gates)
+        blocks = "frame by frame" if sizes == 1 else f"blocks of {sizes}"
+        _assert_close(blocks, result.output, expected.output)
+        _assert_close(f"scores, {blocks}", _scores(result.aux), _scores(expected.aux))
+        _assert_close(f"last state, {blocks}", result.state, expected.state)
+        _assert_close(f"gradients, {blocks}", result.gradients, expected.gradients, floor=0)
+
+
+def check_decisions(actual, expected) -> bool:
+    """Two runs of a gated network, each free to decide, agree as two roundings of one can.
+
+    At least 99.99 % of the decisions are equal; where the two part for the first time (no
+    difference in an earlier frame of that row, nor in an earlier block of that frame), the score
+    is below 1e-4 of its block's RMS; the outputs agree to 50 dB SI-SDR.
+
+    Args:
+        actual: (output, gates, scores), gates and scores tuples over blocks of (B, T, C).
+        expected: the same of the other run.
+
+    Returns:
+        Whether all decisions are equal.
+    """
+    output, gates, _ = jax.tree.map(np.asarray, actual)
+    expected_output, expected_gates, scores = jax.tree.map(np.asarray, expected)
+    different = [g != e for g, e in zip(gates, expected_gates, strict=True)]
+    count = sum(d.sum() for d in different)
+    total = sum(d.size for d in different)
+    assert count <= (1 - EQUAL_DECISIONS) * total, f"{count} of {total} decisions differ"
+
+    where = np.stack([d.any(-1) for d in different], axis=-1)  # (B, T, blocks)
+    before = np.cumsum(where.reshape(len(where), -1), axis=1).reshape(where.shape) - where
+    for block, (differs, score) in enumerate(zip(different, scores, strict=True)):
+        first = differs & (where & (before == 0))[..., block, None]
+        limit = BORDERLINE * np.sqrt(np.mean(np.square(score)))
+        worst = np.abs(score[first]).max(initial=0)
+        assert worst < limit, f"block {block}: a first difference at |score| {worst}, not {limit}"
+
+    for leaf, other in zip(
+        jax.tree.leaves(output), jax.tree.leaves(expected_output), strict=True
+    ):
+        rows = [np.asarray(a, np.float64).reshape(len(a), -1) for a in (leaf, other)]
+        agreement = si_sdr(*rows)
+        assert (agreement >= AGREEMENT_DB).all(), f"outputs agree to {agreement} dB only"
+    return bool(count == 0)
+
+
+@jax.tree_util.register_dataclass
+@__import__("dataclasses").dataclass(frozen=True)
+class _Result:
+    pass
