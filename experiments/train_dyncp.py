@@ -110,8 +110,9 @@ PRESETS: Mapping[str, Config] = {
     "smoke": Config(
         corpus="smoke",
         nets={
-            name: dataclasses.replace(net, width=16, inner=24, stacks=1, blocks=2)
-            for name, net in THREE.items()
+            "dense": NetConfig(width=16, inner=32, stacks=1, blocks=2),
+            "narrow": NetConfig(width=12, inner=24, stacks=1, blocks=2),
+            "dyncp": dataclasses.replace(dyncp(), width=16, inner=32, stacks=1, blocks=2),
         },
         run=RunConfig(
             mixing=MixingConfig(batch_size=2, crop_s=1.0),

@@ -26,6 +26,7 @@ running free by `check_decisions`.
 from __future__ import annotations
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,15 @@ TOLERANCE = 1e-5
 EQUAL_DECISIONS = 0.9999
 BORDERLINE = 1e-4  # of the scores' RMS
 AGREEMENT_DB = 50.0
+
+
+class _Run(NamedTuple):
+    """What a network gave for all frames."""
+
+    state: Any
+    output: Any
+    aux: Any
+    gradients: Any = None
 
 
 def check_causal_network(network, variables, frames, *, through_gates=None) -> None:
@@ -280,7 +290,101 @@ def check_decisions(actual, expected) -> bool:
     return bool(count == 0)
 
 
-@jax.tree_util.register_dataclass
-@__import__("dataclasses").dataclass(frozen=True)
-class _Result:
-    pass
+def _run(network, sizes, variables, frames, gates):
+    """The network over all frames: whole (None), frame by frame (1), or in blocks of `sizes`."""
+    state = network.init_state(frames.shape[0])
+    if sizes is None:
+        return _Run(*_step(network, variables, state, frames, gates))
+    if sizes == 1:
+
+        def one(state, inputs):
+            state, *rest = _step(network, variables, state, *_with_time(inputs))
+            return state, jax.tree.map(lambda leaf: leaf[:, 0], rest)
+
+        by_time = jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), (frames, gates))
+        state, rest = jax.lax.scan(one, state, by_time)
+        return _Run(state, *jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), rest))
+    parts, start = [], 0
+    for size in sizes:
+        block = _cut((frames, gates), start + size, start)
+        state, *rest = _step(network, variables, state, *block)
+        parts.append(rest)
+        start += size
+    return _Run(state, *jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *parts))
+
+
+def _step(network, variables, state, frames, gates):
+    if gates is None:
+        return network.step(variables, state, frames)
+    return network.apply(variables, frames, state, gates=gates)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _whole(network, variables, frames):
+    return _run(network, None, variables, frames, None)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _differentiate(network, sizes, variables, frames, weights, gates):
+    """A run, and the gradients of its weighted outputs and scores by (params, frames)."""
+
+    def objective(params, frames):
+        run = _run(network, sizes, {**variables, "params": params}, frames, gates)
+        terms = jax.tree.map(
+            lambda weight, leaf: (weight * leaf).sum(), weights, (run.output, _scores(run.aux))
+        )
+        return sum(jax.tree.leaves(terms)), run
+
+    gradients, run = jax.grad(objective, argnums=(0, 1), has_aux=True)(variables["params"], frames)
+    return run._replace(gradients=gradients)
+
+
+def _weights(run):
+    return jax.tree.map(_normal, (run.output, _scores(run.aux)))
+
+
+def _gates(aux):
+    return getattr(aux, "gates", ())
+
+
+def _scores(aux):
+    return getattr(aux, "scores", ())
+
+
+def _cut(tree, stop, start=0):
+    return jax.tree.map(lambda leaf: leaf[:, start:stop], tree)
+
+
+def _with_time(tree):
+    return jax.tree.map(lambda leaf: leaf[:, None], tree)
+
+
+def _uneven(length):
+    return (3, 1, length - 4)
+
+
+def _normal(leaf):
+    return jax.random.normal(jax.random.key(leaf.size), leaf.shape, leaf.dtype)
+
+
+def _factors(leaf):
+    """Positive factors that change every value: magnitudes stay magnitudes."""
+    return jnp.exp(2 * _normal(leaf))
+
+
+def _assert_same(what, actual, expected):
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(e), err_msg=what)
+
+
+def _assert_close(what, actual, expected, *, floor=1.0):
+    """Within 1e-5 of each leaf's largest value, or of `floor` where that is larger."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected), what
+    for (path, e), a in zip(
+        jax.tree.leaves_with_path(expected), jax.tree.leaves(actual), strict=True
+    ):
+        a, e = np.asarray(a, np.float64), np.asarray(e, np.float64)
+        limit = TOLERANCE * max(floor, np.abs(e).max(initial=0))
+        error = np.abs(a - e).max(initial=0)
+        name = jax.tree_util.keystr(path)
+        assert error <= limit, f"{what}{name}: off by {error}, {limit} allowed"

@@ -18,10 +18,6 @@ import jax.numpy as jnp
 from dynse.gating import budget_loss, init_dual, kept_fraction, update_dual
 from dynse.gating.alive import batch_shaping_loss, mutual_information_loss
 
-# Both terms look at every fourth frame: neighbours share most of their window.
-STRIDE = 4
-
-
 @dataclasses.dataclass(frozen=True)
 class GateTraining:
     """How the gates are trained.
@@ -88,12 +84,10 @@ class GateLoss:
         total = ramp * state.weight * budget_loss(aux.gates, config.target, per_block=per_block)
         faded = self._faded(step)
         if config.mutual_information:
-            term = mutual_information_loss(aux.scores, stride=STRIDE)
+            term = mutual_information_loss(aux.scores)
             total = total + config.mutual_information * faded * term
         if config.batch_shaping:
-            term = batch_shaping_loss(
-                aux.scores, alpha=config.target, beta=1 - config.target, stride=STRIDE
-            )
+            term = batch_shaping_loss(aux.scores, alpha=config.target, beta=1 - config.target)
             total = total + config.batch_shaping * faded * term
         # The multiplier waits for the ramp: before that, a violation is no fault of the weight.
         rate = jnp.where(ramp < 1, 0.0, config.dual_rate)
