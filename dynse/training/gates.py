@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from dynse.gating import budget_loss, init_dual, kept_fraction, update_dual
 from dynse.gating.alive import batch_shaping_loss, mutual_information_loss
 
+
 @dataclasses.dataclass(frozen=True)
 class GateTraining:
     """How the gates are trained.

@@ -63,9 +63,9 @@ class NetConfig:
     def __post_init__(self) -> None:
         if (self.gate is None) != (self.gate_training is None):
             raise ValueError("gate and gate_training belong together: give both or none")
-        if self.gate and self.gate.surrogate == "gumbel_sigmoid":
-            if not self.gate_training.score_noise:
-                raise ValueError("surrogate gumbel_sigmoid needs score_noise > 0 (usually 1)")
+        noisy = self.gate_training is not None and self.gate_training.score_noise > 0
+        if self.gate and self.gate.surrogate == "gumbel_sigmoid" and not noisy:
+            raise ValueError("surrogate gumbel_sigmoid needs score_noise > 0 (usually 1)")
 
     def build(self, bins: int) -> ConvFSENet:
         """The network for spectra of so many bins."""

@@ -1,0 +1,185 @@
+"""How fast the train step is.
+
+    python benchmarks/train_step.py                 # about five minutes on two cores
+
+Measures, in one process on one machine, medians and quartiles over interleaved rounds: the whole
+train step (batch drawn, STFTs, net, loss, gradient, AdamW) of the causal 128/256 net, batch 16 x
+2 s, dense and gated, as multiples of real time; the net alone, forward and forward + backward;
+the same net with plain autodiff in place of the hand-written gradients (the baseline; gradients
+checked equal first). With --system-malloc it leaves glibc's malloc as it is, for comparison.
+Writes benchmarks/results/train_step.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from dynse.audio.features import magnitude
+from dynse.audio.stft import STFT
+from dynse.data.bank import Bank
+from dynse.data.mixing import MixingConfig, draw_batch, load_source
+from dynse.evaluation.scores import commit, machine
+from dynse.layers import conv, norm
+from dynse.models.conv_fsenet import ConvFSENet, GateConfig
+from dynse.training.gates import GateTraining
+from dynse.training.loop import write_json
+from dynse.training.memory import keep_freed_memory
+from dynse.training.runs import NetConfig, RunConfig, new_state, train_step
+
+GATE = GateConfig(window=2, surrogate="sigmoid", normalize=True, detach=False, bias=0.0)
+NETS = {
+    "dense": NetConfig(),
+    "gated, output": NetConfig(gate=GATE, gate_training=GateTraining(mutual_information=0.05)),
+    "gated, inner": NetConfig(
+        gate=dataclasses.replace(GATE, site="inner"),
+        gate_training=GateTraining(mutual_information=0.05),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Time the train step."""
+
+    rounds: int = 15
+    """Interleaved rounds; medians and quartiles are over these."""
+    system_malloc: bool = False
+    """Leave malloc as it is."""
+    out: pathlib.Path = pathlib.Path(__file__).parent / "results" / "train_step.json"
+    """Where the figures go."""
+
+
+def main(arguments: Arguments) -> dict[str, Any]:
+    """Measure, print, write."""
+    kept = False if arguments.system_malloc else keep_freed_memory()
+    speech, noise = load_source(_bank(0)), load_source(_bank(1))
+    seconds_of_audio = RunConfig().mixing.batch_size * RunConfig().mixing.crop_s
+    calls: dict[str, Callable[[], Any]] = {}
+    compile_s = {}
+    for name, net in NETS.items():
+        config = RunConfig(net=net)
+        step = train_step(config)
+        holder = [new_state(config)]
+
+        def run(step=step, holder=holder):
+            holder[0], _ = step(holder[0], speech, noise)
+            return holder[0]
+
+        started = time.perf_counter()
+        jax.block_until_ready(run())
+        compile_s[name] = time.perf_counter() - started
+        calls[f"step, {name}"] = run
+
+    batch = draw_batch(speech, noise, jax.random.key(0), MixingConfig())
+    frames = magnitude(STFT().forward(batch.noisy))
+    variables = ConvFSENet().init(jax.random.key(0), frames[:1])
+    forward, both = _net(variables), jax.jit(jax.grad(_net(variables), has_aux=True))
+    with (
+        mock.patch.multiple(conv, pointwise=_plain_pointwise, _shift_multiply_add=_plain_shift),
+        mock.patch.object(norm, "normalize_batch", _plain_norm),
+    ):
+        plain = jax.jit(jax.grad(_net(variables), has_aux=True))
+        expected = plain(variables["params"], frames)
+    _check_equal(both(variables["params"], frames)[0], expected[0])
+    forward = jax.jit(forward)
+    calls["net, forward"] = lambda: forward(variables["params"], frames)
+    calls["net, forward + backward"] = lambda: both(variables["params"], frames)
+    calls["net, forward + backward, plain autodiff"] = lambda: plain(variables["params"], frames)
+
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        jax.block_until_ready(call())
+    for _ in range(arguments.rounds):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            jax.block_until_ready(call())
+            times[name].append(time.perf_counter() - started)
+
+    results = {name: _summary(values) for name, values in times.items()}
+    for name in NETS:
+        median = results[f"step, {name}"]["median_ms"] / 1000
+        results[f"step, {name}"]["times_real_time"] = round(seconds_of_audio / median, 1)
+        results[f"step, {name}"]["first_call_s"] = round(compile_s[name], 1)
+    ratio = results["net, forward + backward"]["median_ms"] / results["net, forward"]["median_ms"]
+    speedup = (
+        results["net, forward + backward, plain autodiff"]["median_ms"]
+        / results["net, forward + backward"]["median_ms"]
+    )
+    content = {
+        "machine": machine(),
+        "commit": commit(),
+        "memory_kept": kept,
+        "rounds": arguments.rounds,
+        "times": results,
+        "forward_backward_over_forward": round(ratio, 2),
+        "plain_autodiff_over_ours": round(speedup, 2),
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(arguments.out, content)
+    for name, values in results.items():
+        print(f"{name:42s} {values}")
+    print(f"forward + backward over forward {ratio:.2f}; plain autodiff over ours {speedup:.2f}")
+    return content
+
+
+def _bank(seed: int) -> Bank:
+    samples = np.random.default_rng(seed).normal(scale=3000, size=600 * 16000).astype(np.int16)
+    offsets = np.arange(0, len(samples) + 1, 10 * 16000)
+    names = tuple(f"{index:03d}" for index in range(len(offsets) - 1))
+    return Bank(samples, offsets, names, names)
+
+
+def _net(variables: Any) -> Callable[..., Any]:
+    def call(params: Any, frames: jax.Array) -> tuple[jax.Array, Any]:
+        (_, gain, _), updated = ConvFSENet().apply(
+            {**variables, "params": params}, frames, train=True, mutable=["batch_stats"]
+        )
+        return jnp.square(gain).sum(), updated
+
+    return call
+
+
+def _plain_pointwise(kernel, x):
+    return x @ kernel
+
+
+def _plain_shift(kernel, signal, dilation):
+    frames = signal.shape[1] - (kernel.shape[0] - 1) * dilation
+    return sum(
+        kernel[k] * signal[:, k * dilation : k * dilation + frames] for k in range(len(kernel))
+    )
+
+
+def _plain_norm(scale, bias, x, relu=False):
+    mean = x.mean((0, 1))
+    var = jnp.square(x - mean).mean((0, 1))
+    y = (x - mean) * jax.lax.rsqrt(var + norm.EPS) * scale + bias
+    return jnp.maximum(y, 0) if relu else y, mean, var
+
+
+def _check_equal(ours: Any, plain: Any) -> None:
+    largest = functools.reduce(
+        max, jax.tree.leaves(jax.tree.map(lambda leaf: float(jnp.abs(leaf).max()), plain))
+    )
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4 * largest)
+
+
+def _summary(values: list[float]) -> dict[str, float]:
+    low, median, high = (1000 * np.quantile(values, [0.25, 0.5, 0.75])).round(1).tolist()
+    return {"median_ms": median, "quartiles_ms": [low, high]}
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments, description=__doc__))
