@@ -2,7 +2,7 @@
 
     python experiments/evaluate.py --run runs/dyncp-default/dyncp
     python experiments/evaluate.py --run runs/dyncp-default/dyncp --corpus FOLDER --split test
-    python experiments/evaluate.py --run runs/dyncp-default/dyncp --file noisy.wav --out enhanced.wav
+    python experiments/evaluate.py --run RUN --file noisy.wav --out enhanced.wav
 
 The first two write a record and a report beside the run and print the table, with the noisy input
 and the oracle Wiener gain for comparison; about a second a mixture on a laptop CPU. The third
@@ -38,7 +38,7 @@ class Arguments:
     run: pathlib.Path
     """Folder of one trained net, for instance runs/dyncp-default/dyncp."""
     corpus: pathlib.Path | None = None
-    """Folder with clean/SPLIT/SPEAKER/* and noise/SPLIT/CLASS/*; the embedded corpus if not given."""
+    """Folder with clean/SPLIT/SPEAKER/* and noise/SPLIT/CLASS/*; else the embedded corpus."""
     split: str = "test"
     """Which split to score."""
     test_set: pathlib.Path | None = None

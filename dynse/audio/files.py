@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dynse.atomic import write_whole
+
 FRAME_LENGTH = 512  # a file shorter than one STFT frame at 16 kHz is of no use
 READ_SUFFIXES = frozenset((
     ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg", ".opus",
@@ -151,7 +153,7 @@ def write_audio(path: str | os.PathLike, samples: np.ndarray, sample_rate: int =
     ) as file:
         for start in range(0, len(data), _WRITE_BLOCK):
             file.write(data[start : start + _WRITE_BLOCK])
-    _write_whole(path, encoded.getvalue())
+    write_whole(path, encoded.getvalue())
 
 
 def resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
@@ -225,17 +227,3 @@ def _within_full_scale(samples: np.ndarray) -> tuple[np.ndarray, bool]:
     if peak <= 1.0:
         return samples, False
     return np.clip(samples / peak, -1.0, 1.0), True
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            file.write(content)
-        os.replace(part, path)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"cannot write {len(content)} bytes: {error.strerror}", str(path)
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -40,7 +40,7 @@ from dynse.data.synthetic_vocal_tract import SAMPLE_RATE, TRACK_HOP
 from dynse.data.synthetic_voices import SPLITS, VOICES_PER_SPLIT, split_voice, stream
 
 # To be raised with every change that alters the samples: caches of other versions are not used.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 
 # A voice gets at least this much, so that its recordings can be joined to mixtures of 8 s.
 _SHORTEST_VOICE_S = 9.0

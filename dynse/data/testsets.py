@@ -35,6 +35,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dynse.atomic import write_whole
 from dynse.audio.activity import active_level_db
 from dynse.data.bank import Bank, Corpus
 
@@ -225,14 +226,7 @@ def checksum(pieces: tuple[np.ndarray, ...], noise: np.ndarray) -> str:
 
 def write_csv(test_set: TestSet, path: str | os.PathLike) -> None:
     """Write a test set, whole or not at all, with its hash in the first line."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    body = _body(test_set)
-    try:
-        part.write_bytes(f"{_HEADER} sha256={test_set.sha256}\n{body}".encode())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, f"{_HEADER} sha256={test_set.sha256}\n{_body(test_set)}")
 
 
 def read_csv(path: str | os.PathLike) -> TestSet:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dynse.atomic import write_whole
 from dynse.audio.activity import active_frames, frame_power
 from dynse.audio.files import write_audio
-from dynse.evaluation.atomic import write_whole
 from dynse.evaluation.html import Media, html_page
 from dynse.evaluation.sections import Example, Figure, Players, Report, Section, Text
 from dynse.evaluation.spectrograms import level_spectrum, spectrogram_image

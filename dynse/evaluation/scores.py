@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dynse.evaluation.atomic import write_whole
+from dynse.atomic import write_whole
 
 FORMAT = 1
 

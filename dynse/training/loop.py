@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
-import os
 import pathlib
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dynse.atomic import write_whole
 from dynse.training.checkpoints import Checkpoints
 from dynse.training.step import DIVERGED_NORM, DIVERGED_STEPS, TrainState
 
@@ -139,10 +139,8 @@ def train(
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-    """Write a JSON file whole: beside, then renamed."""
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    os.replace(beside, path)
+    """Write a JSON file whole."""
+    write_whole(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def versions() -> dict[str, str]:
@@ -179,9 +177,7 @@ def _truncate_metrics(path: pathlib.Path, done: int) -> list[dict[str, Any]]:
                 break
             if line["step"] <= done:
                 lines.append(line)
-        beside = path.with_name(path.name + ".partial")
-        beside.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        os.replace(beside, path)
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
     return lines
 
 

@@ -70,3 +70,25 @@ def compressed_spectral_loss(
     by_magnitude = jnp.square(magnitude - target_magnitude).mean((1, 2))
     by_complex = (jnp.square(real - target_real) + jnp.square(imag - target_imag)).mean((1, 2))
     return (1 - complex_weight) * by_magnitude + complex_weight * by_complex
+
+
+def waveform_loss(enhanced: jax.Array, clean: jax.Array, limit_db: float = 30.0) -> jax.Array:
+    """Minus the SNR of the enhanced waveform, which levels off at `limit_db`.
+
+        10 log10((|s - x|^2 + 10^(-limit_db / 10) |s|^2) / |s|^2)
+
+    The soft limit (Wisdom et al., NeurIPS 2020) keeps easy utterances from taking over.
+
+    Args:
+        enhanced: x (B, N).
+        clean: s (B, N).
+        limit_db: of the SNR.
+
+    Returns:
+        (B,) in dB; 0 where clean is silent.
+    """
+    energy = jnp.square(clean).sum(-1)
+    silent = energy < 1e-8
+    safe = jnp.where(silent, 1.0, energy)
+    error = jnp.square(enhanced - clean).sum(-1) / safe + 10 ** (-limit_db / 10)
+    return jnp.where(silent, 0.0, 10 * jnp.log10(error))

@@ -1,0 +1,72 @@
+"""Build the tables of a finished experiment from its committed records.
+
+    python experiments/make_tables.py --records experiments/results/mini
+
+Prints Markdown: quality, paired differences to the dense net, by SNR, cost, and how alive the
+gates are. Nothing is scored again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import tyro
+
+from dynse.evaluation.cost import CostTotals, cost_table
+from dynse.evaluation.gates import gate_table
+from dynse.evaluation.scores import RunRecord, load_records
+from dynse.evaluation.statistics import Interval
+from dynse.evaluation.tables import Table, difference_table, quality_table, snr_table
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Tables from records."""
+
+    records: pathlib.Path
+    """Folder of JSON records on one test set."""
+    reference: str = "dense"
+    """The net that the others are compared with."""
+
+
+def tables(records: list[RunRecord], reference: str) -> list[Table]:
+    """All tables that the records allow."""
+    costs = {
+        record.net: CostTotals(**{**record.cost, "kept": tuple(record.cost["kept"])})
+        for record in records
+        if record.cost
+    }
+    gates = {
+        record.net: {name: Interval(**value) for name, value in record.extra["gates"].items()}
+        for record in records
+        if record.extra.get("gates")
+    }
+    found = [quality_table(records)]
+    if reference in {record.net for record in records}:
+        found.append(difference_table(records, reference))
+    found += [snr_table(records, "si_sdr_improvement"), snr_table(records, "pesq")]
+    if costs:
+        found.append(cost_table(costs, dense=reference if reference in costs else None))
+    if gates:
+        found.append(gate_table(gates))
+    return found
+
+
+def main(arguments: Arguments) -> str:
+    """Print the tables; gives the text."""
+    paths = sorted(arguments.records.glob("*.json"))
+    if not paths:
+        raise SystemExit(f"no records in {arguments.records}")
+    records = load_records(paths)
+    order = {"noisy": 0, "oracle Wiener": 1, "oracle Wiener, bounded": 2, "dense": 3}
+    records.sort(key=lambda record: (order.get(record.net, 4), record.net))
+    text = "\n\n".join(
+        f"### {table.title}\n\n{table.markdown()}" for table in tables(records, arguments.reference)
+    )
+    print(text)
+    return text
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments, description=__doc__))

@@ -1,0 +1,121 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dynse.audio.activity import active_frames
+from dynse.data.bank import Bank
+from dynse.data.mixing import MixingConfig, draw_batch, draw_crop, load_source, mix
+
+RATE = 16000
+
+
+def bank_of(*groups):
+    """Groups of recordings, each recording an int16 array."""
+    recordings = [
+        (f"g{g}", f"g{g}/{r}", samples)
+        for g, group in enumerate(groups)
+        for r, samples in enumerate(group)
+    ]
+    samples = np.concatenate([one for _, _, one in recordings]).astype(np.int16)
+    lengths = [len(one) for _, _, one in recordings]
+    return Bank(
+        samples=samples,
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        names=tuple(name for _, name, _ in recordings),
+        groups=tuple(group for group, _, _ in recordings),
+    )
+
+
+def sounds(seed, seconds):
+    """Bursts of noise and pauses between them."""
+    draw = np.random.default_rng(seed)
+    bursts = np.repeat(draw.uniform(size=round(seconds * 10)) < 0.6, RATE // 10)
+    return (3000 * bursts * draw.normal(size=len(bursts))).clip(-32768, 32767)
+
+
+@pytest.fixture(scope="module")
+def speech():
+    return load_source(bank_of([sounds(0, 3), sounds(1, 2)], [sounds(2, 4)]))
+
+
+@pytest.fixture(scope="module")
+def noise():
+    return load_source(bank_of([sounds(5, 3)], [sounds(6, 2)], [sounds(7, 3)]))
+
+
+CONFIG = MixingConfig(batch_size=6, crop_s=1.0, snr_db=(-5, 15), level_db=(-35, -15))
+DRAW = jax.jit(draw_batch, static_argnums=3)
+
+
+def levels_db(signal):
+    """RMS over active frames, by a loop in float64."""
+    active = active_frames(signal)
+    levels = []
+    for row, frames in zip(np.asarray(signal, np.float64), active, strict=True):
+        padded = np.pad(row, (256, 512))
+        power = [np.square(padded[t * 256 : t * 256 + 512]).mean() for t in np.flatnonzero(frames)]
+        levels.append(10 * np.log10(np.mean(power)))
+    return np.array(levels)
+
+
+def test_a_batch_is_a_function_of_its_key(speech, noise):
+    first, again, other = (DRAW(speech, noise, jax.random.key(seed), CONFIG) for seed in (0, 0, 1))
+    for a, b, c in zip(first, again, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert not np.array_equal(a, c)
+    assert len({row.tobytes() for row in np.asarray(first.clean)}) == CONFIG.batch_size
+
+
+def test_snr_and_level_hold_over_active_frames(speech, noise):
+    for seed in range(3):
+        batch = jax.tree.map(np.asarray, DRAW(speech, noise, jax.random.key(seed), CONFIG))
+        assert batch.noisy.shape == batch.clean.shape == (6, RATE)
+        speech_db = levels_db(batch.clean)
+        assert ((speech_db >= -35.01) & (speech_db <= -14.99)).all()
+        measured = speech_db - levels_db(batch.noisy - batch.clean)
+        np.testing.assert_allclose(measured, batch.snr_db, atol=0.05)
+        assert ((batch.snr_db >= -5) & (batch.snr_db <= 15)).all()
+    assert np.ptp(speech_db) > 1
+    assert np.ptp(batch.snr_db) > 1
+
+
+def test_crops_come_from_one_group_and_every_group_comes_up():
+    # Group g's samples count up from 1000 g: a value tells its group and its place.
+    lengths = {0: (300, 120), 1: (500,), 2: (200, 90, 60)}
+    groups = []
+    for group, parts in lengths.items():
+        values = 1000 * group + np.arange(sum(parts))
+        groups.append(np.split(values, np.cumsum(parts)[:-1]))
+    source = load_source(bank_of(*groups))
+    crop = jax.jit(jax.vmap(lambda key: draw_crop(source, key, 400)))
+    crops = np.asarray(crop(jax.random.split(jax.random.key(0), 300))) * 32768
+    values = crops.round().astype(int)
+    np.testing.assert_allclose(crops, values, atol=1e-3)
+    group, place = values // 1000, values % 1000
+    assert (group == group[:, :1]).all()
+    sizes = np.array([sum(parts) for parts in lengths.values()])[group[:, 0]]
+    # Places follow one another and wrap around at the group's end, also where it is shorter.
+    np.testing.assert_array_equal(place, (place[:, :1] + np.arange(400)) % sizes[:, None])
+    counts = np.bincount(group[:, 0], minlength=3)
+    assert counts.min() > 70  # 100 expected, whatever the length; 8 is a standard deviation
+    assert len(np.unique(place[:, 0])) > 100
+
+
+def test_silent_crops_do_not_explode():
+    silent, loud = np.zeros((1, RATE), np.float32), sounds(0, 1)[None].astype(np.float32) / 32768
+    snr, level = jnp.zeros(1), jnp.full(1, -20.0)
+    noisy, clean = mix(jnp.asarray(silent), jnp.asarray(loud), snr, level)
+    assert not clean.any()
+    np.testing.assert_allclose(levels_db(np.asarray(noisy)), -20, atol=0.05)
+    noisy, clean = mix(jnp.asarray(loud), jnp.asarray(silent), snr, level)
+    np.testing.assert_array_equal(noisy, clean)
+    np.testing.assert_allclose(levels_db(np.asarray(clean)), -20, atol=0.05)
+    noisy, clean = mix(jnp.asarray(silent), jnp.asarray(silent), snr, level)
+    assert not noisy.any()
+    assert np.isfinite(noisy).all()
+
+
+def test_a_crop_in_samples():
+    assert MixingConfig(crop_s=2.0).crop_samples() == 32000
+    assert MixingConfig(crop_s=0.5).crop_samples(8000) == 4000
