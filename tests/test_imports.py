@@ -101,13 +101,14 @@ def test_an_upward_import_would_be_seen(source, wrong):
 
 
 def foreign(source, module):
-    """Imports of a module that are neither jax, flax, the standard library nor its own room."""
+    """Imports of a module that are neither jax (and NumPy, which it brings), flax, the standard
+    library nor its own room."""
     own = ".".join(module.split(".")[:2])
     return [
         name
         for name in sorted(imported(source, module))
         if not name.startswith(f"{own}.")
-        and name.partition(".")[0] not in {"jax", "flax", *sys.stdlib_module_names}
+        and name.partition(".")[0] not in {"jax", "numpy", "flax", *sys.stdlib_module_names}
     ]
 
 
@@ -119,9 +120,11 @@ def test_rooms_for_other_people_s_code_import_jax_and_flax_alone(room):
 
 
 def test_a_foreign_import_would_be_seen():
-    source = "import math, jax\nimport numpy as np\nfrom dynse.gating.step import hard_step\n"
-    source += "from dynse.audio import stft\nfrom . import gate"
-    assert foreign(source, "dynse.gating.module") == ["dynse.audio.stft", "numpy"]
+    source = "import math, jax\nimport numpy as np\nimport scipy\n"
+    source += (
+        "from dynse.gating.step import hard_step\nfrom dynse.audio import stft\nfrom . import gate"
+    )
+    assert foreign(source, "dynse.gating.module") == ["dynse.audio.stft", "scipy"]
 
 
 BARRIER = f"""

@@ -92,5 +92,5 @@ class GateLoss:
             total = total + config.batch_shaping * faded * term
         # The multiplier waits for the ramp: before that, a violation is no fault of the weight.
         rate = jnp.where(ramp < 1, 0.0, config.dual_rate)
-        state = update_dual(state, kept, config.target, rate)
-        return total, state, {"kept": kept, "budget_weight": ramp * state.weight}
+        metrics = {"kept": kept, "budget_weight": ramp * state.weight}
+        return total, update_dual(state, kept, config.target, rate), metrics

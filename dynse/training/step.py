@@ -122,7 +122,6 @@ def init_train_state(
     extra_loss: ExtraLoss,
     *,
     seed: int,
-    params: Any = None,
 ) -> TrainState:
     """State before the first step.
 
@@ -131,14 +130,10 @@ def init_train_state(
         optimizer: from `OptimizerConfig.build`.
         extra_loss: the further loss.
         seed: of the parameters.
-        params: parameters to start from in place of random ones, where a leaf is there (a dense
-            net's for a gated one: what is missing, the gates, stays random).
     """
     frames = jnp.zeros((1, 1, model.bins))
     variables = model.init(jax.random.key(seed), frames)
     initial = variables["params"]
-    if params is not None:
-        initial = _overlay(initial, params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=initial,
@@ -183,7 +178,7 @@ def make_train_step(
         gradient, (batch_stats, extra, metrics) = jax.grad(objective, has_aux=True)(
             state.params, state, batch
         )
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         wild = ~(norm <= DIVERGED_NORM)  # a NaN is wild as well
         wild_steps = jnp.where(wild | (state.wild_steps >= DIVERGED_STEPS), state.wild_steps + 1, 0)
@@ -244,12 +239,3 @@ def _forward_train(model, variables, noisy, stft, **options):
     )
     enhanced = stft.inverse(gain * spectrum, noisy.shape[1])
     return enhanced, aux, updated.get("batch_stats", {})
-
-
-def _overlay(base: Any, over: Any) -> Any:
-    """`base` with the leaves of `over` where it has them."""
-    if not isinstance(base, dict):
-        return over
-    return {
-        name: _overlay(value, over[name]) if name in over else value for name, value in base.items()
-    }

@@ -68,7 +68,7 @@ def test_baselines_by_name():
     noisy = clean + noise
     np.testing.assert_array_equal(BASELINES["noisy"](noisy, noise), noisy)
     np.testing.assert_array_equal(
-        BASELINES["oracle Wiener"](noisy, noise), oracle_wiener(noisy, noise)
+        BASELINES["oracle Wiener, bounded"](noisy, noise), oracle_wiener(noisy, noise)
     )
 
 

@@ -1,0 +1,99 @@
+"""The smoke preset from audio to the report, and evaluate.py on what it leaves."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dynse.audio.files import read_audio, write_audio
+from dynse.evaluation.scores import load_record
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.fixture(scope="module")
+def script():
+    sys.path.insert(0, str(EXPERIMENTS))
+    yield importlib.import_module
+    sys.path.remove(str(EXPERIMENTS))
+
+
+@pytest.fixture(scope="module")
+def run_dir(script, tmp_path_factory):
+    train_dyncp = script("train_dyncp")
+    folder = tmp_path_factory.mktemp("smoke")
+    train_dyncp.main(
+        train_dyncp.Arguments(preset="smoke", run_dir=folder, cache_dir=folder / "cache")
+    )
+    return folder
+
+
+def test_a_report_with_tables_pictures_and_sound(run_dir):
+    page = (run_dir / "report.html").read_text()
+    text = (run_dir / "report.md").read_text()
+    for name in ("noisy", "oracle Wiener", "dense", "narrow", "dyncp", "dyncp, fixed"):
+        assert f"| {name} |" in text
+    assert page.count("<audio") >= 6
+    assert "data:image/png;base64" in page
+    assert "Gates of dyncp" in page
+
+
+def test_records_hold_every_utterance(run_dir):
+    record = load_record(run_dir / "records" / "dyncp.json")
+    assert len(record.utterances) == 5
+    assert {u.attributes["snr_db"] for u in record.utterances} == {-5, 0, 5, 10, 15}
+    assert all(0 <= u.values["kept"] <= 1 for u in record.utterances)
+    assert record.extra["gates"]["kept"]["count"] == 5
+    assert record.config["net"]["gate"]["site"] == "output"
+
+
+def test_a_second_start_trains_and_scores_nothing_again(run_dir, script):
+    train_dyncp = script("train_dyncp")
+    files = [*run_dir.glob("records/*.json"), *run_dir.glob("*/metrics.jsonl")]
+    before = {path: path.stat().st_mtime_ns for path in run_dir.glob("records/*.json")}
+    lines = {path: path.read_text() for path in files if path.name == "metrics.jsonl"}
+    train_dyncp.main(
+        train_dyncp.Arguments(preset="smoke", run_dir=run_dir, cache_dir=run_dir / "cache")
+    )
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert {path: path.read_text() for path in lines} == lines
+
+
+def test_evaluate_enhances_a_file(run_dir, script, tmp_path):
+    evaluate = script("evaluate")
+    noisy = 0.1 * np.random.default_rng(0).normal(size=8000).astype(np.float32)
+    write_audio(tmp_path / "noisy.flac", noisy)
+    out = evaluate.main(
+        evaluate.Arguments(
+            run=run_dir / "dyncp", file=tmp_path / "noisy.flac", out=tmp_path / "out.wav"
+        )
+    )
+    assert read_audio(out).shape == (8000,)
+
+
+def test_make_tables_rebuilds_the_tables(run_dir, script):
+    tables = script("make_tables")
+    text = tables.main(tables.Arguments(records=run_dir / "records"))
+    assert "How alive the gates are" in text
+    assert "| dyncp, shuffled |" in text
+
+
+def test_wrong_arguments_are_named(script, tmp_path):
+    train_dyncp = script("train_dyncp")
+    with pytest.raises(SystemExit, match="needs --corpus"):
+        train_dyncp.main(train_dyncp.Arguments(preset="mini", run_dir=tmp_path))
+    with pytest.raises(SystemExit, match="no net 'dens'; the preset has dense, narrow, dyncp"):
+        train_dyncp.main(train_dyncp.Arguments(preset="smoke", nets=("dens",), run_dir=tmp_path))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError):
+        train_dyncp.main(
+            train_dyncp.Arguments(preset="mini", corpus=tmp_path / "empty", run_dir=tmp_path)
+        )
+
+
+def test_the_plan_of_a_run_is_kept(run_dir):
+    config = json.loads((run_dir / "dyncp" / "config.json").read_text())
+    assert config["loop"]["steps"] == 20

@@ -1,0 +1,147 @@
+"""A run folder: resumption, refusal, early stopping, divergence, checkpoints."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from training.small import corpus
+from training.small import run_config as small_run
+
+from dynse.training import runs
+from dynse.training.checkpoints import CheckpointError, Checkpoints
+from dynse.training.loop import DivergedError, LoopConfig, train
+from dynse.training.runs import load_run, new_state, run_config, train_run
+
+
+class StopError(Exception):
+    """Stands for a kill."""
+
+
+def same(left, right):
+    return all(
+        np.array_equal(a, b)
+        for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    )
+
+
+def interrupted(monkeypatch, after):
+    """Make the train step of the next run raise after some steps."""
+    original = runs.train_step
+
+    def broken(config):
+        step, count = original(config), [0]
+
+        def counted(*args):
+            count[0] += 1
+            if count[0] > after:
+                raise StopError
+            return step(*args)
+
+        return counted
+
+    monkeypatch.setattr(runs, "train_step", broken)
+
+
+def test_a_stopped_run_goes_on_and_ends_with_the_same_bits(tmp_path, monkeypatch):
+    config = small_run()
+    _, whole, lines = train_run(tmp_path / "whole", config, corpus())
+    with monkeypatch.context() as patch:
+        interrupted(patch, after=3)
+        with pytest.raises(StopError):
+            train_run(tmp_path / "parts", config, corpus())
+    # What was logged after the checkpoint, and a line that was cut short.
+    path = tmp_path / "parts" / "metrics.jsonl"
+    assert json.loads(path.read_text().splitlines()[-1])["step"] == 3
+    path.write_text(path.read_text() + '{"step": 3, "lo')
+    _, parts, resumed = train_run(tmp_path / "parts", config, corpus())
+    assert same(whole, parts)
+
+    def measured(entries):
+        return [{k: v for k, v in line.items() if k != "audio_s_per_s"} for line in entries]
+
+    assert measured(resumed) == measured(lines)
+    # Negative control: another seed ends elsewhere.
+    _, other, _ = train_run(tmp_path / "other", dataclasses.replace(config, seed=4), corpus())
+    assert not same(whole, other)
+
+
+def test_a_finished_run_is_loaded_with_its_configuration(tmp_path):
+    config = small_run(steps=2)
+    _, variables, _ = train_run(tmp_path, config, corpus())
+    model, loaded, found = load_run(tmp_path)
+    assert found == config
+    assert model == config.net.build(33)
+    assert same(variables, loaded)
+    assert run_config(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path):
+    train_run(tmp_path, small_run(steps=2, gated=False), corpus())
+    with pytest.raises(ValueError, match=r"another configuration \(different: loop, run\)"):
+        train_run(tmp_path, small_run(steps=4, gated=False), corpus())
+
+
+def test_no_run_and_no_checkpoint_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match="holds no run"):
+        load_run(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="holds no run"):
+        load_run(tmp_path)
+    content = {"run": dataclasses.asdict(small_run())}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="no best checkpoint"):
+        load_run(tmp_path)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    small = {"kernel": jnp.ones((3, 4))}
+    checkpoints.save("best", 1, small)
+    assert checkpoints.step("best") == 1
+    assert same(checkpoints.restore("best", small), small)
+    for like in ({"kernel": jnp.ones((3, 5))}, {"weights": jnp.ones((3, 4))}):
+        with pytest.raises(CheckpointError, match="best checkpoint of step 1"):
+            checkpoints.restore("best", like)
+    checkpoints.close()
+
+
+def counting_state():
+    return new_state(small_run(gated=False))
+
+
+def advance(state, **metrics):
+    state = state._replace(step=state.step + 1)
+    values = {"loss": 1.0, "grad_norm": 1.0, "wild_steps": 0, **metrics}
+    return state, {name: jnp.asarray(value) for name, value in values.items()}
+
+
+def test_a_run_stops_early_and_keeps_its_best(tmp_path):
+    losses = iter([3.0, 2.0, 2.5, 2.6, 1.0])
+    config = LoopConfig(steps=10, validate_every=1, checkpoint_every=1, patience=2)
+    best, lines = train(
+        tmp_path,
+        config,
+        counting_state(),
+        advance,
+        lambda state: {"loss": next(losses)},
+        identity={},
+        audio_s_per_step=1.0,
+    )
+    assert int(best.step) == 2
+    assert [line["valid"]["loss"] for line in lines if "valid" in line] == [3.0, 2.0, 2.5, 2.6]
+
+
+def test_a_wild_run_stops_with_advice(tmp_path):
+    with pytest.raises(DivergedError, match=r"above 1000 for 20 steps .*lower learning rate"):
+        train(
+            tmp_path,
+            LoopConfig(steps=10, log_every=1),
+            counting_state(),
+            lambda state: advance(state, wild_steps=20, grad_norm=1e9),
+            lambda state: {"loss": 1.0},
+            identity={},
+            audio_s_per_step=1.0,
+        )

@@ -1,0 +1,104 @@
+"""The train step: a pure function of state and audio, and what it watches for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from training.small import GATE, bank, run_config
+
+from dynse.data.mixing import load_source
+from dynse.training.runs import NetConfig, extra_loss, new_state, train_step
+from dynse.training.step import DIVERGED_STEPS
+
+SPEECH, NOISE = load_source(bank(0)), load_source(bank(2))
+
+
+@pytest.fixture(scope="module")
+def step():
+    return train_step(run_config())
+
+
+def leaves(state):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+
+
+def test_the_same_state_gives_the_same_bits_and_another_step_another_batch(step):
+    one, metrics = step(new_state(run_config()), SPEECH, NOISE)
+    two, _ = step(new_state(run_config()), SPEECH, NOISE)
+    for left, right in zip(leaves(one), leaves(two), strict=True):
+        np.testing.assert_array_equal(left, right)
+    later = new_state(run_config())._replace(step=jnp.int32(1))
+    assert step(later, SPEECH, NOISE)[1]["loss"] != metrics["loss"]
+
+
+def test_training_lowers_the_loss_and_moves_every_parameter_but_the_folded_biases(step):
+    state = new_state(run_config())
+    before = jax.tree.map(np.asarray, state.params)
+    for _ in range(4):
+        state, metrics = step(state, SPEECH, NOISE)
+    assert int(state.step) == 4
+    assert np.isfinite(metrics["loss"])
+    moved = jax.tree.map(lambda a, b: bool((np.asarray(a) != b).any()), state.params, before)
+    still = [
+        jax.tree_util.keystr(path)
+        for path, value in jax.tree_util.tree_leaves_with_path(moved)
+        if not value
+    ]
+    assert still == []
+
+
+def test_the_state_is_donated(step):
+    state = new_state(run_config())
+    kernel = state.params["front"]["kernel"]
+    step(state, SPEECH, NOISE)
+    assert kernel.is_deleted()
+
+
+def test_wild_gradients_are_counted_and_the_count_stays(step):
+    state = new_state(run_config())
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, state.params)
+    state = state._replace(params=broken)
+    for _ in range(2):
+        state, metrics = step(state, SPEECH, NOISE)
+    assert int(metrics["wild_steps"]) == 2
+    # A tame step resets the count, unless it has reached its limit.
+    tame = new_state(run_config())._replace(wild_steps=jnp.int32(DIVERGED_STEPS - 1))
+    assert int(step(tame, SPEECH, NOISE)[1]["wild_steps"]) == 0
+    lost = new_state(run_config())._replace(wild_steps=jnp.int32(DIVERGED_STEPS))
+    assert int(step(lost, SPEECH, NOISE)[1]["wild_steps"]) > DIVERGED_STEPS
+
+
+def test_the_gates_loss_pulls_towards_the_budget_after_its_ramp():
+    config = run_config(steps=100)
+    loss = extra_loss(config)
+    aux = _aux(0.0)
+    at_start, _, metrics = loss(loss.init(), aux, jnp.int32(0))
+    at_end, _, later = loss(loss.init(), aux, jnp.int32(99))
+    assert float(metrics["kept"]) == 0
+    assert float(metrics["budget_weight"]) == 0
+    assert float(later["budget_weight"]) == pytest.approx(2.0)
+    # At the end only the budget is left, at the start only the mutual information.
+    assert float(at_end) == pytest.approx(2.0 * 0.25**2)
+    assert float(at_start) <= 0
+
+
+def test_the_dual_ascent_waits_for_the_ramp():
+    config = run_config(steps=100)
+    loss = extra_loss(config)
+    aux = _aux(1.0)
+    _, early, _ = loss(loss.init(), aux, jnp.int32(3))
+    _, late, _ = loss(loss.init(), aux, jnp.int32(60))
+    assert float(early.weight) == pytest.approx(2.0)
+    assert float(late.weight) > 2.0
+
+
+def test_gates_and_their_training_belong_together():
+    with pytest.raises(ValueError, match="belong together"):
+        NetConfig(gate=GATE)
+
+
+def _aux(value):
+    from dynse.models.conv_fsenet import Aux
+
+    gates = (jnp.full((2, 5, 8), value),)
+    return Aux(gates, (jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 8))),))
