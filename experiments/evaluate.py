@@ -26,6 +26,7 @@ from dynse.data.folders import folder_corpus
 from dynse.data.synthetic import synthetic_corpus
 from dynse.data.testsets import read_csv
 from dynse.evaluation.dyncp import DynCPReport, score_net, score_references
+from dynse.evaluation.metric_process import MetricPool
 from dynse.models.waveform import enhance
 from dynse.training.memory import keep_freed_memory
 from dynse.training.runs import load_run
@@ -79,24 +80,27 @@ def main(arguments: Arguments) -> pathlib.Path:
     out_dir = arguments.out_dir or arguments.run / f"evaluation-{corpus.name}"
     valid_set = make_test_set(corpus, "valid", name="valid", seed=1, per_snr=4)
     name = arguments.run.resolve().name
-    result = score_net(
-        name,
-        model,
-        variables,
-        corpus,
-        test_set,
-        valid_set,
-        stft=run.stft,
-        records_dir=out_dir / "records",
-        config=dataclasses.asdict(run),
-        seed=run.seed,
-    )
+    with MetricPool() as pool:
+        references = score_references(corpus, test_set, out_dir / "records", pool)
+        result = score_net(
+            name,
+            model,
+            variables,
+            corpus,
+            test_set,
+            valid_set,
+            stft=run.stft,
+            records_dir=out_dir / "records",
+            pool=pool,
+            config=dataclasses.asdict(run),
+            seed=run.seed,
+        )
     training = run.net.gate_training
     report = DynCPReport(
         title=f"{name} on {corpus.name}",
         corpus=corpus,
         test_set=test_set,
-        references=score_references(corpus, test_set, out_dir / "records"),
+        references=references,
         results={name: result},
         target=training.target if training else None,
         stft=run.stft,

@@ -29,6 +29,7 @@ from dynse.evaluation.figures import (
     training_curves,
 )
 from dynse.evaluation.gates import gate_intervals, gate_table
+from dynse.evaluation.metric_process import MetricPool
 from dynse.evaluation.metrics import Utterance, score_utterances
 from dynse.evaluation.nets import Control, Enhanced, as_utterance, enhance_mixtures, gate_values
 from dynse.evaluation.report import write_report
@@ -79,8 +80,10 @@ class NetResult:
     training: Sequence[Mapping[str, Any]]
 
 
-def score_references(corpus: Corpus, test_set: TestSet, records_dir: Path) -> list[RunRecord]:
-    """Records of what needs no training: the noisy input and the oracle Wiener gain."""
+def score_references(
+    corpus: Corpus, test_set: TestSet, records_dir: Path, pool: MetricPool
+) -> list[RunRecord]:
+    """Records of what needs no training: the noisy input and the oracle Wiener gains."""
     records = []
     for name, estimate in BASELINES.items():
 
@@ -103,9 +106,11 @@ def score_net(
     *,
     stft: STFT,
     records_dir: Path,
+    pool: MetricPool,
     config: Mapping[str, Any],
     seed: int,
     training: Sequence[Mapping[str, Any]] = (),
+    controls: bool = True,
 ) -> NetResult:
     """Score a net and, where it has gates, its controls.
 
@@ -118,22 +123,25 @@ def score_net(
         valid_set: mixtures of the validation split, for the rates of the controls.
         stft: the network's transform.
         records_dir: where the records go; a record that is there is not made again.
+        pool: processes for the metrics.
         config: kept in the record.
         seed: of the training.
         training: lines of metrics.
+        controls: score the controls of a gated net as well.
     """
     enhanced = list(enhance_mixtures(model, variables, corpus, test_set, stft=stft))
     layers = model.cost()
     gates: Mapping[str, Interval] = {}
     kept: Sequence[float] = ()
-    controls: dict[str, Control] = {}
+    by_control: dict[str, Control] = {}
     if model.gate is not None:
         statistics = gather_statistics([one.statistics for one in enhanced])
         gates = gate_intervals(statistics)
         kept = statistics.kept_per_block
-        valid = enhance_mixtures(model, variables, corpus, valid_set, stft=stft)
-        rates = gather_statistics([one.statistics for one in valid]).rates
-        controls = _controls(rates)
+        if controls:
+            valid = enhance_mixtures(model, variables, corpus, valid_set, stft=stft)
+            rates = gather_statistics([one.statistics for one in valid]).rates
+            by_control = _controls(rates)
     cost = cost_totals(layers, kept)
 
     def items(outputs: Iterable[Enhanced]) -> Iterable[Utterance]:
@@ -141,7 +149,7 @@ def score_net(
             values = gate_values(model, one.statistics, one.gates, FRAMES_PER_S)
             yield as_utterance(one.mixture, one.enhanced, values)
 
-    shared = {"corpus": corpus, "test_set": test_set, "records_dir": records_dir}
+    shared = {"corpus": corpus, "test_set": test_set, "records_dir": records_dir, "pool": pool}
     record = _scored(
         name,
         items(enhanced),
@@ -159,7 +167,7 @@ def score_net(
             config=config,
             seed=seed,
         )
-        for kind, control in controls.items()
+        for kind, control in by_control.items()
     }
     chosen = tuple(enhanced[index] for index in _example_indices(enhanced))
     return NetResult(record, controlled, cost, layers, gates, chosen, training)
@@ -181,6 +189,7 @@ def _scored(
     corpus: Corpus,
     test_set: TestSet,
     records_dir: Path,
+    pool: MetricPool,
     *,
     config: Mapping[str, Any],
     seed: int | None,
@@ -195,7 +204,7 @@ def _scored(
         if found.test_set_hash == test_set.sha256 and found.config == config:
             return found
     scores: list[UtteranceScore] = score_utterances(
-        items, total=len(test_set), description=f"scoring {name}"
+        items, pool=pool, total=len(test_set), description=f"scoring {name}"
     )
     record = RunRecord(
         net=name,

@@ -156,3 +156,26 @@ class MetricProcess:
         for pipe in (process.stdin, process.stdout):
             with contextlib.suppress(OSError):  # Unsent bytes of a request nobody will read.
                 pipe.close()
+
+
+class MetricPool:
+    """Workers that serve several calls of `score_utterances`: starting one takes seconds.
+
+    A context manager; its end ends the workers.
+
+    Args:
+        workers: processes; none is started before it is needed.
+        timeout_s: time that one metric may take on one utterance.
+    """
+
+    def __init__(self, workers: int = 2, timeout_s: float = 60.0) -> None:
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, got {workers}")
+        self.processes = tuple(MetricProcess(timeout_s) for _ in range(workers))
+
+    def __enter__(self) -> MetricPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            process.close()

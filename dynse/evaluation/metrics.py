@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dynse.audio.sdr import si_sdr
-from dynse.evaluation.metric_process import MetricProcess
+from dynse.evaluation.metric_process import MetricPool, MetricProcess
 from dynse.evaluation.metric_worker import MISSING
 from dynse.evaluation.scores import UtteranceScore
 
@@ -58,13 +58,12 @@ def score_utterances(
     sample_rate: int = 16000,
     *,
     metrics: Sequence[str] = METRICS,
-    workers: int = 2,
-    timeout_s: float = 60.0,
+    pool: MetricPool | None = None,
     progress: bool = True,
     total: int | None = None,
     description: str = "scoring",
 ) -> list[UtteranceScore]:
-    """Scores utterances as they come; at most twice `workers` of them are held at once.
+    """Scores utterances as they come; at most twice as many as processes are held at once.
 
     Args:
         items: `Utterance`s, or tuples in their order; may be a generator, which runs in the
@@ -72,8 +71,8 @@ def score_utterances(
         sample_rate: in Hz; PESQ wide band and this library know 16000 alone.
         metrics: of `METRICS`, or "module:function" of your own, a function (reference, estimate,
             sample_rate) -> number that a worker process can import.
-        workers: processes for PESQ and STOI.
-        timeout_s: time that one metric may take on one utterance.
+        pool: processes for PESQ and STOI, ended where this call fails; two of their own for
+            this call where None.
         progress: show a progress bar.
         total: number of items, for the bar; not needed where items has a length.
         description: of the bar.
@@ -82,16 +81,27 @@ def score_utterances(
         Scores in the order of the items. Warns where a metric's package is missing.
 
     Raises:
-        ValueError: unknown metric, another sample rate, fewer than one worker, or signals of an
-            item that are not (N,) of one length.
+        ValueError: unknown metric, another sample rate, or signals of an item that are not (N,)
+            of one length.
         RuntimeError: where a worker process does not start.
     """
-    _check(sample_rate, metrics, workers)
+    _check(sample_rate, metrics)
+    if pool is None:
+        with MetricPool() as own:
+            return score_utterances(
+                items,
+                sample_rate,
+                metrics=metrics,
+                pool=own,
+                progress=progress,
+                total=total,
+                description=description,
+            )
+    workers = len(pool.processes)
     if total is None and hasattr(items, "__len__"):
         total = len(items)
-    processes = [MetricProcess(timeout_s) for _ in range(workers)]
     idle: queue.SimpleQueue[MetricProcess] = queue.SimpleQueue()
-    for process in processes:
+    for process in pool.processes:
         idle.put(process)
 
     def score(item: Utterance) -> UtteranceScore:
@@ -111,20 +121,22 @@ def score_utterances(
                 scores[pending.pop(future)] = future.result()
                 advance()
 
-        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        with concurrent.futures.ThreadPoolExecutor(workers) as threads:
             try:
                 for index, entry in enumerate(items):
                     item = Utterance(*entry)
                     _check_signals(item)
-                    pending[pool.submit(score, item)] = index
+                    pending[threads.submit(score, item)] = index
                     if len(pending) >= 2 * workers:
                         collect(concurrent.futures.FIRST_COMPLETED)
                 collect(concurrent.futures.ALL_COMPLETED)
-            finally:
+            except BaseException:
+                # A hanging metric would hold up the threads' end for its whole time limit.
                 for future in pending:
                     future.cancel()
-                for process in processes:
+                for process in pool.processes:
                     process.close()
+                raise
     ordered = [scores[index] for index in range(len(scores))]
     _warn_of_missing_packages(ordered)
     return ordered
@@ -174,15 +186,13 @@ def _score(
     return UtteranceScore(item.id, {**ordered, **measured}, failures, dict(item.attributes))
 
 
-def _check(sample_rate: int, metrics: Sequence[str], workers: int) -> None:
+def _check(sample_rate: int, metrics: Sequence[str]) -> None:
     unknown = [name for name in metrics if name not in METRICS and ":" not in name]
     if unknown:
         legal = ", ".join(METRICS)
         raise ValueError(f"metrics must be of {legal} or 'module:function', got {unknown[0]!r}")
     if sample_rate != 16000:
         raise ValueError(f"sample_rate must be 16000 Hz, got {sample_rate}")
-    if workers < 1:
-        raise ValueError(f"expected at least one worker, got {workers}")
 
 
 def _check_signals(item: Utterance) -> None:

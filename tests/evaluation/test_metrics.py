@@ -34,8 +34,9 @@ def pair(seed):
     return clean, noisy, clean + 0.5 * (noisy - clean)
 
 
-def score(items, **options):
-    return score_utterances(items, progress=False, **options)
+def score(items, *, workers=2, timeout_s=60.0, **options):
+    with metric_process.MetricPool(workers, timeout_s) as pool:
+        return score_utterances(items, progress=False, pool=pool, **options)
 
 
 def si_sdr_by_hand(estimate, reference):
@@ -160,7 +161,7 @@ def test_few_utterances_are_held_at_once():
             return results
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dynse.evaluation.metrics.MetricProcess", Counting)
+        patch.setattr("dynse.evaluation.metric_process.MetricProcess", Counting)
         assert len(score(items(), metrics=(f"{DOUBLES}:correlation",), workers=1)) == 9
     assert max(held) <= 3
 
@@ -178,7 +179,7 @@ def test_an_error_in_the_items_ends_the_workers():
         raise OSError("disk gone")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dynse.evaluation.metrics.MetricProcess", Listed)
+        patch.setattr("dynse.evaluation.metric_process.MetricProcess", Listed)
         with pytest.raises(OSError, match="disk gone"):
             score(items(), metrics=(f"{DOUBLES}:hang",), timeout_s=60)
     assert processes
@@ -202,7 +203,7 @@ def test_no_worker_is_started_for_si_sdr_alone(monkeypatch):
     [
         ({"metrics": ("pesk",)}, "metrics must be of pesq, stoi"),
         ({"sample_rate": 8000}, "16000 Hz, got 8000"),
-        ({"workers": 0}, "at least one worker"),
+        ({"workers": 0}, "at least 1, got 0"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

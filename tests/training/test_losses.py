@@ -62,7 +62,8 @@ def test_the_loss_is_the_equation(threshold):
 
 def test_a_perfect_estimate_costs_nothing_and_scale_does_not_matter():
     clean = jnp.asarray(np.random.default_rng(1).normal(size=(1, 640)))
-    assert compressed_spectral_loss(clean, clean, stft=SMALL)[0] == 0
+    # The STFT of x / sigma and the STFT of x, over sigma, differ in the last bit.
+    assert compressed_spectral_loss(clean, clean, stft=SMALL)[0] < 1e-12
     one = compressed_spectral_loss(0.5 * clean, clean, stft=SMALL)
     louder = compressed_spectral_loss(5 * clean, 10 * clean, stft=SMALL)
     np.testing.assert_allclose(one, louder, rtol=1e-3)
