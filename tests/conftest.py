@@ -5,8 +5,14 @@ to 1e-5. Set through the environment, so that processes which a test starts have
 """
 
 import os
+import pathlib
 
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "float32")
+# Most of the time goes into compiling, and several tests, processes and workers need the same
+# programs: each is compiled once and kept for the next time.
+_PROGRAMS = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "programs"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_PROGRAMS))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # A newcomer's machine may have an accelerator: do not take all its memory for small tests.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 

@@ -92,7 +92,9 @@ def score_references(
                 mixture = render(spec, corpus)
                 yield as_utterance(mixture, estimate(mixture.noisy, mixture.noise))
 
-        records.append(_scored(name, items(), corpus, test_set, records_dir, config={}, seed=None))
+        records.append(
+            _scored(name, items(), corpus, test_set, records_dir, pool, config={}, seed=None)
+        )
     return records
 
 

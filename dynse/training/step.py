@@ -132,7 +132,8 @@ def init_train_state(
         seed: of the parameters.
     """
     frames = jnp.zeros((1, 1, model.bins))
-    variables = model.init(jax.random.key(seed), frames)
+    # Compiled as one program: op by op, an initialisation takes many times as long.
+    variables = jax.jit(model.init)(jax.random.key(seed), frames)
     initial = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
