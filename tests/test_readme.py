@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -62,10 +63,16 @@ def test_the_plain_function_keeps_to_its_budget():
     _, y, gate = names["layer"](params, state, X)
     check(gate, y)
     start = float(gate.mean())
-    step = jax.jit(jax.grad(names["loss"]))
+    optimizer = optax.adam(0.03)
+    moments = optimizer.init(params)
+
+    @jax.jit
+    def step(params, moments):
+        updates, moments = optimizer.update(jax.grad(names["loss"])(params, state, X, y), moments)
+        return optax.apply_updates(params, updates), moments
+
     for _ in range(150):
-        slope = step(params, state, X, y)
-        params = jax.tree.map(lambda leaf, change: leaf - change, params, slope)
+        params, moments = step(params, moments)
     kept = float(names["layer"](params, state, X)[2].mean())
     assert abs(kept - 0.25) < 0.5 * abs(start - 0.25)
 
