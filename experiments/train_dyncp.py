@@ -106,7 +106,7 @@ PRESETS: Mapping[str, Config] = {
             waveform_weight=0.03,
         ),
         per_snr=8,
-        train_minutes=4.5,
+        train_minutes=3.75,
     ),
     "smoke": Config(
         corpus="smoke",
