@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from dynse import atomic
 from dynse.audio import files
 from dynse.audio.files import (
     AudioFileError,
@@ -167,7 +168,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path, monkeypatch):
     def full(path, mode):
         return open("/dev/full", mode)
 
-    monkeypatch.setattr(files, "open", full, raising=False)
+    monkeypatch.setattr(atomic, "open", full, raising=False)
     with pytest.raises(OSError, match=r"cannot write 16044 bytes: No space left") as caught:
         write(tmp_path / "a.wav", tone())
     assert caught.value.errno == errno.ENOSPC
