@@ -40,6 +40,7 @@ from dynse.training.runs import NetConfig, RunConfig, new_state, train_step
 GATE = GateConfig(window=2, surrogate="sigmoid", normalize=True, detach=False, bias=0.0)
 NETS = {
     "dense": NetConfig(),
+    "gated, as published": NetConfig(gate=GateConfig(), gate_training=GateTraining()),
     "gated, output": NetConfig(gate=GATE, gate_training=GateTraining(mutual_information=0.05)),
     "gated, inner": NetConfig(
         gate=dataclasses.replace(GATE, site="inner"),
