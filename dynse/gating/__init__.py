@@ -7,7 +7,6 @@ become constants, `controls` the gates that a trained gate must beat, `statistic
 from dynse.gating.budget import budget_loss, init_dual, kept_fraction, update_dual
 from dynse.gating.gate import apply_gate, gate_macs, init_gate, init_gate_state
 from dynse.gating.step import (
-    centred_moving_average,
     hard_step,
     init_moving_average,
     moving_average,
@@ -18,7 +17,6 @@ __all__ = [
     "SURROGATES",
     "apply_gate",
     "budget_loss",
-    "centred_moving_average",
     "gate_macs",
     "hard_step",
     "identity",

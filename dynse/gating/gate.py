@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 
 from dynse.gating.step import (
-    centred_moving_average,
     hard_step,
     init_moving_average,
     moving_average,
@@ -67,7 +66,6 @@ def apply_gate(
     surrogate: Surrogate = identity,
     normalize=False,
     detach=True,
-    centred=False,
     key=None,
     noise=1.0,
 ):
@@ -76,14 +74,12 @@ def apply_gate(
     Args:
         params: from `init_gate`.
         state: from `init_gate_state` with the same window, or what the last call returned.
-            Unused, and returned as it came, where ``centred``.
         x: (B, T, in_channels), the block's input.
         window: frames pooled, static; 1 is no pooling.
         surrogate: derivative of the step in the backward pass.
         normalize: standardise each frame over its channels first (zero mean, unit standard
             deviation, no parameters): stateless, and takes the level out of the decision.
         detach: no gradient through the gate into x; the gate's own parameters still learn.
-        centred: pool around each frame instead of over the past; for non-causal networks.
         key: with a key, logistic noise of scale ``noise`` is added to the scores before the
             step (training). Without: deterministic.
         noise: scale of that noise, may be traced.
@@ -104,10 +100,7 @@ def apply_gate(
         x = _standardize(x)
 
     projected = x @ fc1["kernel"]
-    if centred:
-        pooled = centred_moving_average(projected, window)
-    else:
-        state, pooled = moving_average(state, projected, window)
+    state, pooled = moving_average(state, projected, window)
     scores = jax.nn.relu(pooled + fc1["bias"]) @ fc2["kernel"] + fc2["bias"]
     return state, hard_step(scores, surrogate, key=key, noise=noise), scores
 

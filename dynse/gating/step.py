@@ -89,17 +89,6 @@ def moving_average(state, x, window):
     return past_and_x[:, frames:], _window_sums(past_and_x, window, frames) / window
 
 
-def centred_moving_average(x, window):
-    """Mean over ``window`` frames around each frame, zeros outside; for non-causal networks.
-
-    Frame t averages frames ``t - window // 2`` to ``t + (window - 1) // 2``: an even window
-    looks one frame further back than ahead. x and the result are (B, T, C).
-    """
-    past, ahead = window // 2, (window - 1) // 2
-    padded = jnp.pad(x, ((0, 0), (past, ahead), (0, 0)))
-    return _window_sums(padded, window, x.shape[1]) / window
-
-
 def _window_sums(padded, window, frames):
     """Sums of ``window`` neighbouring frames, as shifted adds: fast forward and backward."""
     total = padded[:, :frames]

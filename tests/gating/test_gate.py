@@ -12,7 +12,7 @@ from dynse.gating.surrogates import SURROGATES, sigmoid
 
 apply_gate = jax.jit(
     gate_module.apply_gate,
-    static_argnames=("window", "surrogate", "normalize", "detach", "centred"),
+    static_argnames=("window", "surrogate", "normalize", "detach"),
 )
 
 BATCH, FRAMES, IN, OUT, HIDDEN = 2, 19, 6, 5, 4
@@ -30,18 +30,16 @@ def x():
     return jax.random.normal(jax.random.key(2), (BATCH, FRAMES, IN)) + 0.3
 
 
-def _paper_scores(params, x, window, *, normalize=False, centred=False):
+def _paper_scores(params, x, window, *, normalize=False):
     """The paper's order: pool the input, then the pointwise convs; NumPy, frame by frame."""
     params = jax.tree.map(lambda p: np.asarray(p, np.float64), params)
     x = np.asarray(x, np.float64)
     if normalize:
         x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
     scores = np.zeros((*x.shape[:2], OUT))
-    ahead = (window - 1) // 2 if centred else 0
-    past = window // 2 if centred else window - 1
     for b in range(x.shape[0]):
         for t in range(x.shape[1]):
-            pooled = x[b, max(0, t - past) : t + ahead + 1].sum(0) / window
+            pooled = x[b, max(0, t + 1 - window) : t + 1].sum(0) / window
             hidden = np.maximum(pooled @ params["fc1"]["kernel"] + params["fc1"]["bias"], 0)
             scores[b, t] = hidden @ params["fc2"]["kernel"] + params["fc2"]["bias"]
     return scores
@@ -49,14 +47,11 @@ def _paper_scores(params, x, window, *, normalize=False, centred=False):
 
 @pytest.mark.parametrize("window", [1, 4, 16])
 @pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("centred", [False, True])
-def test_against_the_papers_order(params, x, window, normalize, centred):
+def test_against_the_papers_order(params, x, window, normalize):
     state = init_gate_state(params, BATCH, window)
     assert state.shape == (BATCH, window - 1, HIDDEN)
-    new_state, gate, scores = apply_gate(
-        params, state, x, window=window, normalize=normalize, centred=centred
-    )
-    expected = _paper_scores(params, x, window, normalize=normalize, centred=centred)
+    new_state, gate, scores = apply_gate(params, state, x, window=window, normalize=normalize)
+    expected = _paper_scores(params, x, window, normalize=normalize)
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     np.testing.assert_array_equal(gate, scores > 0)
     assert 0 < float(gate.mean()) < 1

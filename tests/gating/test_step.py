@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from dynse.gating.step import (
-    centred_moving_average,
     hard_step,
     init_moving_average,
     moving_average,
@@ -93,17 +92,6 @@ def test_nan_is_forgotten(average, forgets):
     assert jnp.isnan(y[0, 3:7, 0]).all()
     assert bool(jnp.isfinite(y[0, 7:, 0]).all()) is forgets
     assert jnp.isfinite(y[..., 1]).all()
-
-
-@pytest.mark.parametrize("window", [1, 2, 3, 8])
-def test_centred_moving_average_against_a_loop(window):
-    x = np.random.default_rng(0).normal(size=(2, 11, 3)).astype(np.float32)
-    expected = np.zeros(x.shape)
-    for t in range(11):
-        for other in range(t - window // 2, t + (window - 1) // 2 + 1):
-            if 0 <= other < 11:
-                expected[:, t] += x[:, other] / window
-    np.testing.assert_allclose(centred_moving_average(jnp.asarray(x), window), expected, atol=1e-6)
 
 
 def test_wrong_window_is_refused():
