@@ -76,6 +76,26 @@ def test_mutual_information_against_a_loop(scores, stride):
     assert float(loss) == pytest.approx(-np.mean(information), abs=1e-5)
 
 
+def test_the_closed_gradient_of_the_information_is_the_slope_of_its_value(scores):
+    """Against central differences of the definition in float64."""
+
+    def loss(block):
+        p = 1 / (1 + np.exp(-block.reshape(-1, block.shape[-1])))
+
+        def entropy(p):
+            return -p * np.log(p) - (1 - p) * np.log1p(-p)
+
+        return -np.mean(entropy(p.mean(0)) - entropy(p).mean(0))
+
+    block = np.asarray(scores[0], np.float64)
+    gradient = jax.grad(partial(mutual_information_loss, stride=1))((jnp.asarray(scores[0]),))[0]
+    for index in np.ndindex(2, 3, block.shape[-1]):
+        step = np.zeros_like(block)
+        step[index] = 1e-4
+        slope = (loss(block + step) - loss(block - step)) / 2e-4
+        assert float(gradient[index]) == pytest.approx(slope, rel=1e-3, abs=1e-8)
+
+
 FRAMES = np.linspace(0, 60, 400)
 ALIVE = (6 * np.sin(FRAMES) + 1)[None, :, None]
 FROZEN = {
