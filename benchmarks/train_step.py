@@ -35,14 +35,17 @@ from dynse.models.conv_fsenet import ConvFSENet, GateConfig
 from dynse.training.gates import GateTraining
 from dynse.training.loop import write_json
 from dynse.training.memory import keep_freed_memory
-from dynse.training.runs import NetConfig, RunConfig, new_state, train_step
+from dynse.training.nets import ConvFSENetConfig
+from dynse.training.runs import RunConfig, new_state, train_step
 
 GATE = GateConfig(window=2, surrogate="sigmoid", normalize=True, detach=False, bias=0.0)
 NETS = {
-    "dense": NetConfig(),
-    "gated, as published": NetConfig(gate=GateConfig(), gate_training=GateTraining()),
-    "gated, output": NetConfig(gate=GATE, gate_training=GateTraining(mutual_information=0.05)),
-    "gated, inner": NetConfig(
+    "dense": ConvFSENetConfig(),
+    "gated, as published": ConvFSENetConfig(gate=GateConfig(), gate_training=GateTraining()),
+    "gated, output": ConvFSENetConfig(
+        gate=GATE, gate_training=GateTraining(mutual_information=0.05)
+    ),
+    "gated, inner": ConvFSENetConfig(
         gate=dataclasses.replace(GATE, site="inner"),
         gate_training=GateTraining(mutual_information=0.05),
     ),

@@ -40,7 +40,8 @@ from dynse.models.conv_fsenet import GateConfig
 from dynse.training.gates import GateTraining
 from dynse.training.loop import LoopConfig, write_json
 from dynse.training.memory import keep_freed_memory
-from dynse.training.runs import NetConfig, RunConfig, new_state, train_run, train_step
+from dynse.training.nets import ConvFSENetConfig
+from dynse.training.runs import RunConfig, new_state, train_run, train_step
 from dynse.training.step import OptimizerConfig
 
 # The best recipe for lively gates found so far (a sketch's, on dynse-mini): scores centred at 0,
@@ -54,19 +55,19 @@ PUBLISHED = GateConfig()
 PUBLISHED_TRAINING = GateTraining(target=0.25, dual_rate=0.0, ramp=0.0)
 
 
-def dyncp(site: Literal["output", "inner"] = "output", **training: float) -> NetConfig:
+def dyncp(site: Literal["output", "inner"] = "output", **training: float) -> ConvFSENetConfig:
     """DynCP at a quarter of the channels."""
-    return NetConfig(
+    return ConvFSENetConfig(
         gate=dataclasses.replace(LIVELY, site=site),
         gate_training=dataclasses.replace(LIVELY_TRAINING, **training),
     )
 
 
-DENSE = NetConfig()
+DENSE = ConvFSENetConfig()
 # Compute-matched to DynCP at .25: 464,704 MAC a frame against 459,776 (output site), and 245,100
 # against 242,624 (inner site).
-NARROW = NetConfig(width=106, inner=212)
-NARROWER = NetConfig(width=75, inner=150)
+NARROW = ConvFSENetConfig(width=106, inner=212)
+NARROWER = ConvFSENetConfig(width=75, inner=150)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Config:
     """
 
     corpus: str
-    nets: Mapping[str, NetConfig]
+    nets: Mapping[str, ConvFSENetConfig]
     run: RunConfig
     per_snr: int = 8
     test_set: str | None = None
@@ -111,8 +112,8 @@ PRESETS: Mapping[str, Config] = {
     "smoke": Config(
         corpus="smoke",
         nets={
-            "dense": NetConfig(width=16, inner=32, stacks=1, blocks=2),
-            "narrow": NetConfig(width=12, inner=24, stacks=1, blocks=2),
+            "dense": ConvFSENetConfig(width=16, inner=32, stacks=1, blocks=2),
+            "narrow": ConvFSENetConfig(width=12, inner=24, stacks=1, blocks=2),
             "dyncp": dataclasses.replace(dyncp(), width=16, inner=32, stacks=1, blocks=2),
         },
         run=RunConfig(
@@ -133,7 +134,7 @@ PRESETS: Mapping[str, Config] = {
             # What the term that keeps gates alive does: without it, and with another in its place.
             "dyncp-plain": dyncp(mutual_information=0.0),
             "dyncp-shaped": dyncp(mutual_information=0.0, batch_shaping=0.5),
-            "dyncp-published": NetConfig(gate=PUBLISHED, gate_training=PUBLISHED_TRAINING),
+            "dyncp-published": ConvFSENetConfig(gate=PUBLISHED, gate_training=PUBLISHED_TRAINING),
         },
         run=RunConfig(loop=LoopConfig(steps=2400)),
         test_set=str(HERE / "testsets" / "dynse-mini-test-v1.csv"),
@@ -142,7 +143,7 @@ PRESETS: Mapping[str, Config] = {
         corpus="",
         nets={
             **THREE,
-            "dyncp": NetConfig(gate=PUBLISHED, gate_training=PUBLISHED_TRAINING),
+            "dyncp": ConvFSENetConfig(gate=PUBLISHED, gate_training=PUBLISHED_TRAINING),
         },
         run=RunConfig(
             active_threshold=0.025,

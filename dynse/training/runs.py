@@ -18,68 +18,19 @@ from rich.console import Console
 from dynse.audio.stft import STFT
 from dynse.data.bank import Corpus
 from dynse.data.mixing import MixingConfig, load_source
-from dynse.models.conv_fsenet import ConvFSENet, GateConfig
+from dynse.models.conv_fsenet import GateConfig
 from dynse.training.checkpoints import CheckpointError, Checkpoints
-from dynse.training.gates import GateLoss, GateTraining
+from dynse.training.gates import GateTraining
 from dynse.training.loop import LoopConfig, train
 from dynse.training.losses import compressed_spectral_loss, waveform_loss
+from dynse.training.nets import NETS, ConvFSENetConfig, NetConfig
 from dynse.training.step import (
-    ExtraLoss,
-    NoExtraLoss,
     OptimizerConfig,
     TrainState,
     init_train_state,
     make_train_step,
     make_validation,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class NetConfig:
-    """A Conv-FSENet, and how its gates are trained.
-
-    Attributes:
-        width: residual width B.
-        inner: inner width H.
-        stacks: stacks of blocks.
-        blocks: blocks per stack.
-        block: kind of block, "quantization_friendly" or "original".
-        features: "compressed" or "magnitude".
-        dropout_rate: of the original block.
-        gate: the gates, None for a static net.
-        gate_training: how the gates are trained; needed where there are gates.
-    """
-
-    width: int = 128
-    inner: int = 256
-    stacks: int = 3
-    blocks: int = 3
-    block: str = "quantization_friendly"
-    features: str = "compressed"
-    dropout_rate: float = 0.0
-    gate: GateConfig | None = None
-    gate_training: GateTraining | None = None
-
-    def __post_init__(self) -> None:
-        if (self.gate is None) != (self.gate_training is None):
-            raise ValueError("gate and gate_training belong together: give both or none")
-        noisy = self.gate_training is not None and self.gate_training.score_noise > 0
-        if self.gate and self.gate.surrogate == "gumbel_sigmoid" and not noisy:
-            raise ValueError("surrogate gumbel_sigmoid needs score_noise > 0 (usually 1)")
-
-    def build(self, bins: int) -> ConvFSENet:
-        """The network for spectra of so many bins."""
-        return ConvFSENet(
-            bins=bins,
-            width=self.width,
-            inner=self.inner,
-            stacks=self.stacks,
-            blocks=self.blocks,
-            block=self.block,
-            features=self.features,
-            dropout_rate=self.dropout_rate,
-            gate=self.gate,
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +50,7 @@ class RunConfig:
         seed: of parameters, batches and noise.
     """
 
-    net: NetConfig = NetConfig()
+    net: NetConfig = ConvFSENetConfig()
     stft: STFT = STFT()
     mixing: MixingConfig = MixingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -115,19 +66,12 @@ class RunConfig:
         return 3 * self.loop.steps // 4
 
 
-def extra_loss(config: RunConfig) -> ExtraLoss:
-    """The gates' loss, or none."""
-    if config.net.gate_training is None:
-        return NoExtraLoss()
-    return GateLoss(config.net.gate_training, config.loop.steps)
-
-
 def new_state(config: RunConfig) -> TrainState:
     """The state before the first step."""
     return init_train_state(
         config.net.build(config.stft.bins),
         config.optimizer.build(config.loop.steps),
-        extra_loss(config),
+        config.net.extra_loss(config.loop.steps),
         seed=config.seed,
     )
 
@@ -137,7 +81,7 @@ def train_step(config: RunConfig) -> Any:
     return make_train_step(
         config.net.build(config.stft.bins),
         config.optimizer.build(config.loop.steps),
-        extra_loss(config),
+        config.net.extra_loss(config.loop.steps),
         config.mixing,
         config.stft,
         seed=config.seed,
@@ -152,7 +96,7 @@ def train_run(
     *,
     title: str = "train",
     console: Console | None = None,
-) -> tuple[ConvFSENet, dict[str, Any], list[dict[str, Any]]]:
+) -> tuple[Any, dict[str, Any], list[dict[str, Any]]]:
     """Train a network in a folder, or go on there.
 
     Returns:
@@ -191,7 +135,7 @@ def train_run(
     return config.net.build(config.stft.bins), _variables(state), lines
 
 
-def load_run(run_dir: str | pathlib.Path) -> tuple[ConvFSENet, dict[str, Any], RunConfig]:
+def load_run(run_dir: str | pathlib.Path) -> tuple[Any, dict[str, Any], RunConfig]:
     """The network of a run folder with its best variables.
 
     Raises:
@@ -237,7 +181,6 @@ def _loss(config: RunConfig) -> Any:
 
 
 _NESTED = {
-    "net": NetConfig,
     "gate": GateConfig,
     "gate_training": GateTraining,
     "stft": STFT,
@@ -251,6 +194,8 @@ def _from_json(kind: type, content: Mapping[str, Any]) -> Any:
     """A frozen dataclass from JSON: nested ones by their field's name, lists as tuples."""
 
     def value(name: str, found: Any) -> Any:
+        if name == "net":
+            return _from_json(NETS[found["kind"]], found)
         if isinstance(found, Mapping):
             return _from_json(_NESTED[name], found)
         return tuple(found) if isinstance(found, list) else found

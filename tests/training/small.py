@@ -10,7 +10,8 @@ from dynse.data.mixing import MixingConfig
 from dynse.models.conv_fsenet import GateConfig
 from dynse.training.gates import GateTraining
 from dynse.training.loop import LoopConfig
-from dynse.training.runs import NetConfig, RunConfig
+from dynse.training.nets import ConvFSENetConfig
+from dynse.training.runs import RunConfig
 from dynse.training.step import OptimizerConfig
 
 GATE = GateConfig(window=2, surrogate="sigmoid", normalize=True, detach=False, bias=0.0, hidden=4)
@@ -38,7 +39,7 @@ def corpus():
 
 def run_config(steps=6, gated=True, every=2, **changes):
     """Six steps of a net with two blocks; validation and checkpoint after `every` of them."""
-    net = NetConfig(
+    net = ConvFSENetConfig(
         width=6,
         inner=8,
         stacks=1,

@@ -7,7 +7,8 @@ import pytest
 from training.small import GATE, bank, run_config
 
 from dynse.data.mixing import load_source
-from dynse.training.runs import NetConfig, extra_loss, new_state, train_step
+from dynse.training.nets import ConvFSENetConfig
+from dynse.training.runs import new_state, train_step
 from dynse.training.step import DIVERGED_STEPS
 
 SPEECH, NOISE = load_source(bank(0)), load_source(bank(2))
@@ -70,7 +71,7 @@ def test_wild_gradients_are_counted_and_the_count_stays(step):
 
 def test_the_gates_loss_pulls_towards_the_budget_after_its_ramp():
     config = run_config(steps=100)
-    loss = extra_loss(config)
+    loss = config.net.extra_loss(config.loop.steps)
     aux = _aux(0.0)
     at_start, _, metrics = loss(loss.init(), aux, jnp.int32(0))
     at_end, _, later = loss(loss.init(), aux, jnp.int32(99))
@@ -84,7 +85,7 @@ def test_the_gates_loss_pulls_towards_the_budget_after_its_ramp():
 
 def test_the_dual_ascent_waits_for_the_ramp():
     config = run_config(steps=100)
-    loss = extra_loss(config)
+    loss = config.net.extra_loss(config.loop.steps)
     aux = _aux(1.0)
     _, early, _ = loss(loss.init(), aux, jnp.int32(3))
     _, late, _ = loss(loss.init(), aux, jnp.int32(60))
@@ -94,7 +95,7 @@ def test_the_dual_ascent_waits_for_the_ramp():
 
 def test_gates_and_their_training_belong_together():
     with pytest.raises(ValueError, match="belong together"):
-        NetConfig(gate=GATE)
+        ConvFSENetConfig(gate=GATE)
 
 
 def _aux(value):

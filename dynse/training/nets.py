@@ -1,0 +1,73 @@
+"""The nets that a run can train: one frozen configuration for each kind.
+
+A configuration builds its network for spectra of so many bins, and says which further loss its
+training needs. `kind` tells the configurations apart where one is read back from JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from dynse.models.conv_fsenet import ConvFSENet, GateConfig
+from dynse.training.gates import GateLoss, GateTraining
+from dynse.training.step import ExtraLoss, NoExtraLoss
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvFSENetConfig:
+    """A Conv-FSENet, and how its gates are trained.
+
+    Attributes:
+        width: residual width B.
+        inner: inner width H.
+        stacks: stacks of blocks.
+        blocks: blocks per stack.
+        block: kind of block, "quantization_friendly" or "original".
+        features: "compressed" or "magnitude".
+        dropout_rate: of the original block.
+        gate: the gates, None for a static net.
+        gate_training: how the gates are trained; needed where there are gates.
+    """
+
+    width: int = 128
+    inner: int = 256
+    stacks: int = 3
+    blocks: int = 3
+    block: str = "quantization_friendly"
+    features: str = "compressed"
+    dropout_rate: float = 0.0
+    gate: GateConfig | None = None
+    gate_training: GateTraining | None = None
+    kind: Literal["conv_fsenet"] = "conv_fsenet"
+
+    def __post_init__(self) -> None:
+        if (self.gate is None) != (self.gate_training is None):
+            raise ValueError("gate and gate_training belong together: give both or none")
+        noisy = self.gate_training is not None and self.gate_training.score_noise > 0
+        if self.gate and self.gate.surrogate == "gumbel_sigmoid" and not noisy:
+            raise ValueError("surrogate gumbel_sigmoid needs score_noise > 0 (usually 1)")
+
+    def build(self, bins: int) -> ConvFSENet:
+        """The network for spectra of so many bins."""
+        return ConvFSENet(
+            bins=bins,
+            width=self.width,
+            inner=self.inner,
+            stacks=self.stacks,
+            blocks=self.blocks,
+            block=self.block,
+            features=self.features,
+            dropout_rate=self.dropout_rate,
+            gate=self.gate,
+        )
+
+    def extra_loss(self, steps: int) -> ExtraLoss:
+        """The gates' loss over a run of so many steps, or none."""
+        if self.gate_training is None:
+            return NoExtraLoss()
+        return GateLoss(self.gate_training, steps)
+
+
+NetConfig = ConvFSENetConfig
+NETS = {"conv_fsenet": ConvFSENetConfig}
