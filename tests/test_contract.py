@@ -8,6 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dynse.layers.gru import GRU, LONG_BLOCK
+from dynse.layers.lstm import LSTM
+from dynse.models.gru_classifier import GRUClassifier
+from dynse.models.nsnet2 import NsNet2, public_nsnet2
+
 CHANNELS = 3
 
 
@@ -241,6 +246,49 @@ def test_a_broken_network_fails(check, network, message, frames):
 def test_the_whole_contract_fails_with_a_broken_network(network, frames):
     with pytest.raises(AssertionError):
         contract.check_causal_network(network, VARIABLES, frames)
+
+
+class RecurrentLayer(NamedTuple):
+    """A layer (state, x) -> (state, y) as a network."""
+
+    layer: GRU | LSTM
+    latency_frames = 0
+    receptive_field_frames = None
+
+    def init_state(self, batch_size):
+        return self.layer.init_state(batch_size)
+
+    def init(self, key, frames):
+        return self.layer.init(key, self.init_state(len(frames)), frames)
+
+    def step(self, variables, state, frames):
+        return *self.layer.apply(variables, state, frames), ()
+
+    def apply(self, variables, frames):
+        return self.step(variables, self.init_state(len(frames)), frames)
+
+
+TINY = {"bins": CHANNELS, "first": 6, "hidden": 4, "wide": 6}
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        RecurrentLayer(GRU(4)),
+        pytest.param(RecurrentLayer(GRU(4, two_biases=False)), marks=pytest.mark.slow),
+        RecurrentLayer(LSTM(4)),
+        NsNet2(**TINY),
+        public_nsnet2(**TINY),
+        GRUClassifier(features=4, outputs=2, activation="sigmoid"),
+    ],
+    ids=["gru", "gru-one-bias", "lstm", "nsnet2", "nsnet2-public", "gru-classifier"],
+)
+def test_recurrent_networks(network):
+    # The whole goes the way of long blocks, its parts that of short ones.
+    frames = np.random.default_rng(4).lognormal(size=(4, LONG_BLOCK + 2, CHANNELS))
+    frames = frames.astype(np.float32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), frames)
+    contract.check_causal_network(network, contract.random_like(shapes, 3), frames)
 
 
 def two_runs():

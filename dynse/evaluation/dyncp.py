@@ -136,7 +136,7 @@ def score_net(
     gates: Mapping[str, Interval] = {}
     kept: Sequence[float] = ()
     by_control: dict[str, Control] = {}
-    if model.gate is not None:
+    if enhanced[0].gates:
         statistics = gather_statistics([one.statistics for one in enhanced])
         gates = gate_intervals(statistics)
         kept = statistics.kept_per_block

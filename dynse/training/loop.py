@@ -92,7 +92,7 @@ def train(
     run_dir = pathlib.Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     identity = json.loads(json.dumps({**identity, "loop": dataclasses.asdict(config)}))
-    _check_identity(run_dir, identity)
+    check_identity(run_dir, identity)
     checkpoints = Checkpoints(run_dir)
     try:
         pattern = state
@@ -143,13 +143,16 @@ def write_json(path: pathlib.Path, content: Any) -> None:
     write_whole(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
-def versions() -> dict[str, str]:
-    """Versions of what decides a result."""
-    names = ("dynse", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    return {name: importlib.metadata.version(name) for name in names}
+def check_identity(run_dir: pathlib.Path, identity: dict[str, Any]) -> None:
+    """Write `config.json` and `versions.json` into a new folder, or compare with those there.
 
+    Args:
+        run_dir: a folder that exists.
+        identity: all that decides the outcome, as it comes back from JSON.
 
-def _check_identity(run_dir: pathlib.Path, identity: dict[str, Any]) -> None:
+    Raises:
+        ValueError: where the folder holds a run of another configuration.
+    """
     path = run_dir / "config.json"
     if not path.exists():
         write_json(path, identity)
@@ -164,6 +167,12 @@ def _check_identity(run_dir: pathlib.Path, identity: dict[str, Any]) -> None:
             f"{run_dir} holds a run of another configuration (different: {', '.join(changed)}): "
             "choose another --run-dir, or delete it"
         )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a result."""
+    names = ("dynse", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def _truncate_metrics(path: pathlib.Path, done: int) -> list[dict[str, Any]]:

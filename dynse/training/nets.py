@@ -10,6 +10,7 @@ import dataclasses
 from typing import Literal
 
 from dynse.models.conv_fsenet import ConvFSENet, GateConfig
+from dynse.models.nsnet2 import NsNet2
 from dynse.training.gates import GateLoss, GateTraining
 from dynse.training.step import ExtraLoss, NoExtraLoss
 
@@ -69,5 +70,37 @@ class ConvFSENetConfig:
         return GateLoss(self.gate_training, steps)
 
 
-NetConfig = ConvFSENetConfig
-NETS = {"conv_fsenet": ConvFSENetConfig}
+@dataclasses.dataclass(frozen=True)
+class NsNet2Config:
+    """An nsNet2 with features standardised by the training data (the paper's).
+
+    Attributes:
+        first: width of the first dense layer.
+        hidden: width of both GRUs.
+        wide: width of the two dense layers after them.
+        first_relu: a ReLU after the first dense layer.
+    """
+
+    first: int = 400
+    hidden: int = 400
+    wide: int = 600
+    first_relu: bool = True
+    kind: Literal["nsnet2"] = "nsnet2"
+
+    def build(self, bins: int) -> NsNet2:
+        """The network for spectra of so many bins."""
+        return NsNet2(
+            bins=bins,
+            first=self.first,
+            hidden=self.hidden,
+            wide=self.wide,
+            first_relu=self.first_relu,
+        )
+
+    def extra_loss(self, steps: int) -> ExtraLoss:
+        """None."""
+        return NoExtraLoss()
+
+
+NetConfig = ConvFSENetConfig | NsNet2Config
+NETS = {"conv_fsenet": ConvFSENetConfig, "nsnet2": NsNet2Config}

@@ -9,21 +9,23 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 from rich.console import Console
 
+from dynse.audio.features import magnitude
 from dynse.audio.stft import STFT
 from dynse.data.bank import Corpus
-from dynse.data.mixing import MixingConfig, load_source
+from dynse.data.mixing import MixingConfig, Source, draw_batch, load_source
 from dynse.models.conv_fsenet import GateConfig
+from dynse.models.nsnet2 import feature_statistics
 from dynse.training.checkpoints import CheckpointError, Checkpoints
 from dynse.training.gates import GateTraining
 from dynse.training.loop import LoopConfig, train
 from dynse.training.losses import compressed_spectral_loss, waveform_loss
-from dynse.training.nets import NETS, ConvFSENetConfig, NetConfig
+from dynse.training.nets import NETS, ConvFSENetConfig, NetConfig, NsNet2Config
 from dynse.training.step import (
     OptimizerConfig,
     TrainState,
@@ -117,10 +119,14 @@ def train_run(
         batches=config.valid_batches,
         loss=_loss(config),
     )
+    start = new_state(config)
+    if isinstance(config.net, NsNet2Config):
+        statistics = feature_statistics(_noisy_magnitudes(config, speech, noise))
+        start = start._replace(batch_stats=statistics)
     state, lines = train(
         run_dir,
         config.loop,
-        new_state(config),
+        start,
         lambda state: step(state, speech, noise),
         lambda state: validate(state, *valid),
         identity={
@@ -160,6 +166,21 @@ def load_run(run_dir: str | pathlib.Path) -> tuple[Any, dict[str, Any], RunConfi
 def run_config(content: Mapping[str, Any]) -> RunConfig:
     """A `RunConfig` from its JSON."""
     return _from_json(RunConfig, content)
+
+
+def _noisy_magnitudes(
+    config: RunConfig, speech: Source, noise: Source, batches: int = 32
+) -> Iterator[jax.Array]:
+    """Magnitudes (B, T, bins) of training batches that the training itself does not draw."""
+    key = jax.random.fold_in(jax.random.key(config.seed), 3)
+
+    @jax.jit
+    def draw(speech: Source, noise: Source, index: jax.Array) -> jax.Array:
+        batch = draw_batch(speech, noise, jax.random.fold_in(key, index), config.mixing)
+        return magnitude(config.stft.forward(batch.noisy))
+
+    for index in range(batches):
+        yield draw(speech, noise, index)
 
 
 def _variables(state: TrainState) -> dict[str, Any]:

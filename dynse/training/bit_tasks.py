@@ -1,0 +1,218 @@
+"""A small recurrent net on a task: trained in float, quantised, judged in integers, fine-tuned.
+
+    params = train_float(task, ...)            float net, GRU and a dense layer on top
+    net    = quantize(task, params)            all widths at once
+    scores = integer_scores(task, net, genome, rows)       one score a sequence, higher is better
+    params = finetuner(task, net, ...)(params, genome, ...)    trained on for one genome
+
+The genome that is searched has the 17 genes of the GRU; the layer on top stays at 8 bits. A task
+is what its rows are, how a batch of outputs is scored and what is lost; `classification_task` and
+`enhancement_task` make one from data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from dynse.data.gain_sequences import BANDS, GainSplit, GainTask, MixtureAudio, gain_si_sdr
+from dynse.data.sequences import SequenceSplit, SequenceTask
+from dynse.models.gru_classifier import GRUClassifier, last_valid
+from dynse.quantization import (
+    DenseLayer,
+    GRULayer,
+    IntegerNet,
+    apply_fake,
+    apply_integer,
+    build,
+    calibrate,
+    dequantize_output,
+    init_state,
+    quantize_input,
+)
+from dynse.training.sequences import (
+    SequenceTrainer,
+    SequenceTraining,
+    classification_loss,
+    gain_loss,
+)
+
+HEAD_BITS = 8
+SILENCE_DB = -30.0
+Rows = tuple[Any, ...]  # features (N, T, D), lengths (N,), and what the task needs beside
+
+
+@dataclasses.dataclass(frozen=True)
+class BitTask:
+    """What a genome is judged by.
+
+    Attributes:
+        name: in tables.
+        score_name: with its unit; higher is better.
+        margins: (mean, low): a smaller net is comparable to the 8-bit one where its scores are
+            at most `mean` lower on average, and the interval of that at most `low`.
+        outputs: of the net, K.
+        activation: of its last layer, "none" or "sigmoid".
+        train: rows to train on and to calibrate with.
+        valid: rows that stop the training and that the search looks at.
+        test: rows that neither sees.
+        ids: (N,) of the test rows.
+        fingerprint: hash of the data.
+        loss: (outputs (B, T, K), rows) -> mean loss ().
+        score: (outputs (B, T, K), rows) -> scores (B,).
+    """
+
+    name: str
+    score_name: str
+    margins: tuple[float, float]
+    outputs: int
+    activation: str
+    train: Rows
+    valid: Rows
+    test: Rows
+    ids: tuple[str, ...]
+    fingerprint: str
+    loss: Callable[[jax.Array, Rows], jax.Array]
+    score: Callable[[jax.Array, Rows], jax.Array]
+
+    @property
+    def layers(self) -> tuple[GRULayer, DenseLayer]:
+        """Of the integer net."""
+        return GRULayer("gru"), DenseLayer("fc", self.activation)
+
+
+def classification_task(task: SequenceTask) -> BitTask:
+    """Score: 100 where the class is right, else 0, so that means are accuracies in %."""
+
+    def rows(split: SequenceSplit) -> Rows:
+        return tuple(jnp.asarray(a) for a in (split.features, split.lengths, split.labels))
+
+    def score(logits: jax.Array, rows: Rows) -> jax.Array:
+        return 100.0 * (last_valid(logits, rows[1]).argmax(-1) == rows[2])
+
+    return BitTask(
+        name=task.name,
+        score_name="accuracy in %",
+        margins=(0.5, 2.0),
+        outputs=len(task.classes),
+        activation="none",
+        train=rows(task.train),
+        valid=rows(task.valid),
+        test=rows(task.test),
+        ids=tuple(map(str, task.test.ids)),
+        fingerprint=task.fingerprint,
+        loss=lambda logits, rows: classification_loss(logits, rows[1], rows[2]),
+        score=score,
+    )
+
+
+def enhancement_task(task: GainTask) -> BitTask:
+    """Score: SI-SDR in dB of the mixtures after the net's gains per band.
+
+    What counts as comparable is ours: 0.1 dB less on average, 0.3 dB at the interval's low end.
+    """
+
+    def rows(split: GainSplit, *audio: MixtureAudio) -> Rows:
+        arrays = (split.features, split.lengths, split.targets)
+        return (*(jnp.asarray(a) for a in arrays), *audio)
+
+    return BitTask(
+        name=task.name,
+        score_name="SI-SDR in dB",
+        margins=(0.1, 0.3),
+        outputs=BANDS,
+        activation="sigmoid",
+        train=rows(task.train),
+        valid=rows(task.valid, task.valid_audio),
+        test=rows(task.test, task.test_audio),
+        ids=tuple(map(str, task.test.ids)),
+        fingerprint=task.fingerprint,
+        loss=lambda gains, rows: gain_loss(gains, rows[1], rows[2]),
+        # Gains that silence everything have no SI-SDR: a score worse than any that is heard.
+        score=lambda gains, rows: jnp.nan_to_num(gain_si_sdr(gains, rows[3]), nan=SILENCE_DB),
+    )
+
+
+def float_net(task: BitTask, hidden: int) -> GRUClassifier:
+    """The net of a task, `hidden` units."""
+    return GRUClassifier(features=hidden, outputs=task.outputs, activation=task.activation)
+
+
+def train_float(
+    task: BitTask,
+    hidden: int,
+    config: SequenceTraining,
+    *,
+    seed: int,
+    console: Console | None = None,
+) -> tuple[Any, list[dict[str, float]]]:
+    """Parameters of the best epoch and one line per epoch."""
+    model = float_net(task, hidden)
+    params = jax.jit(model.init)(jax.random.key(seed), task.train[0][:1])["params"]
+
+    def loss(params: Any, rows: Rows) -> jax.Array:
+        return task.loss(model.apply({"params": params}, rows[0])[1], rows)
+
+    train = SequenceTrainer(loss, task.train, task.valid, config)
+    return train(params, seed=seed, title=f"{task.name}, float", console=console)
+
+
+def float_scores(task: BitTask, hidden: int, params: Any, rows: Rows) -> jax.Array:
+    """Scores (N,) of the float net."""
+    return task.score(float_net(task, hidden).apply({"params": params}, rows[0])[1], rows)
+
+
+def quantize(
+    task: BitTask,
+    params: Any,
+    *,
+    method: str,
+    weights: str,
+    sequences: int = 256,
+) -> IntegerNet:
+    """The integer net at all widths, calibrated on the first sequences of the training split."""
+    features, lengths = (np.asarray(leaf[:sequences]) for leaf in task.train[:2])
+    valid = np.arange(features.shape[1]) < lengths[:, None]
+    ranges = calibrate(task.layers, params, [(features, valid)], method=method)
+    return build(task.layers, params, ranges, weights=weights)
+
+
+def full_genome(genome: jax.Array) -> jax.Array:
+    """The GRU's genes (17,) and the fixed one of the layer on top."""
+    return jnp.concatenate([genome, jnp.array([HEAD_BITS], genome.dtype)])
+
+
+def integer_scores(task: BitTask, net: IntegerNet, genome: jax.Array, rows: Rows) -> jax.Array:
+    """Scores (N,) of the integer net with the GRU at these widths.
+
+    Args:
+        task: what the rows are of.
+        net: from `quantize`.
+        genome: (17,) int32, may be traced.
+        rows: of the task.
+    """
+    genome = full_genome(genome)
+    state = init_state(net, genome, rows[0].shape[0])
+    _, q = apply_integer(net, genome, state, quantize_input(net, rows[0]))
+    return task.score(dequantize_output(net, genome, q), rows)
+
+
+def finetuner(task: BitTask, net: IntegerNet, config: SequenceTraining) -> SequenceTrainer:
+    """Trains on for any widths, on the net's fixed grids: `finetuner(...)(params, genome, seed=)`.
+
+    `genome` is (17,) int32. Where no epoch has a lower validation loss, the parameters come back
+    as they were. `dynse.quantization.requantize` makes the integer net of what comes out.
+    """
+
+    def loss(params: Any, rows: Rows, genome: jax.Array) -> jax.Array:
+        genome = full_genome(genome)
+        state = init_state(net, genome, rows[0].shape[0])
+        return task.loss(apply_fake(net, params, genome, state, rows[0])[1], rows)
+
+    return SequenceTrainer(loss, task.train, task.valid, config)
