@@ -1,6 +1,6 @@
 """How good the genetic search is: NSGA-II beside pymoo's, at equal evaluations.
 
-    python benchmarks/nsga2.py                      # about ten minutes on two cores; needs pymoo
+    python benchmarks/nsga2.py                      # about five minutes on two cores; needs pymoo
 
 Median hypervolume of the final population over 11 seeds, population and evaluations the same, on
 

@@ -2,8 +2,11 @@
 
     python experiments/make_tables.py --records experiments/results/mini
 
+    python experiments/make_tables.py --records experiments/results/gru_bits
+
 Prints Markdown: quality, paired differences to the dense net, by SNR, cost, and how alive the
-gates are. Nothing is scored again.
+gates are; of searches for bit widths, the nets that were taken and the hypervolumes. Nothing is
+scored again.
 """
 
 from __future__ import annotations
@@ -13,6 +16,12 @@ import pathlib
 
 import tyro
 
+from dynse.evaluation.bit_records import (
+    hypervolume_table,
+    is_bit_record,
+    load_bit_record,
+    taken_table,
+)
 from dynse.evaluation.cost import CostTotals, cost_table
 from dynse.evaluation.gates import gate_table
 from dynse.evaluation.scores import RunRecord, load_records
@@ -58,12 +67,15 @@ def main(arguments: Arguments) -> str:
     paths = sorted(arguments.records.glob("*.json"))
     if not paths:
         raise SystemExit(f"no records in {arguments.records}")
-    records = load_records(paths)
-    order = {"noisy": 0, "oracle Wiener": 1, "oracle Wiener, bounded": 2, "dense": 3}
-    records.sort(key=lambda record: (order.get(record.net, 4), record.net))
-    text = "\n\n".join(
-        f"### {table.title}\n\n{table.markdown()}" for table in tables(records, arguments.reference)
-    )
+    if all(is_bit_record(path) for path in paths):
+        searches = [load_bit_record(path) for path in paths]
+        found = [taken_table(searches), hypervolume_table(searches)]
+    else:
+        records = load_records(paths)
+        order = {"noisy": 0, "oracle Wiener": 1, "oracle Wiener, bounded": 2, "dense": 3}
+        records.sort(key=lambda record: (order.get(record.net, 4), record.net))
+        found = tables(records, arguments.reference)
+    text = "\n\n".join(f"### {table.title}\n\n{table.markdown()}" for table in found)
     print(text)
     return text
 

@@ -29,7 +29,7 @@ ROOMS = (
     "streaming",
     "cli",
 )
-HEAVY = ("librosa", "matplotlib", "pesq", "pystoi", "soundfile", "soxr")
+HEAVY = ("librosa", "matplotlib", "pesq", "pystoi", "sklearn", "soundfile", "soxr")
 
 
 def imported(source, module):

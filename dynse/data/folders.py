@@ -99,7 +99,7 @@ def folder_corpus(
         _decode_into_cache(root, directory, name, files, progress)
     corpus = load_corpus(directory)
     if corpus.skipped:
-        logger.warning("%s: %s", corpus.name, _summary(corpus.skipped))
+        logger.warning("%s: %s", corpus.name, skipped_summary(corpus.skipped))
     return corpus
 
 
@@ -179,7 +179,7 @@ def _decode_into_cache(
         except ValueError as error:
             if not findings.skipped:
                 raise
-            raise ValueError(f"{root}: {error}; {_summary(findings.skipped)}") from error
+            raise ValueError(f"{root}: {error}; {skipped_summary(findings.skipped)}") from error
     for notice, count in findings.notices.most_common():
         logger.warning("%s: %d %s %s", name, count, "file" if count == 1 else "files", notice)
 
@@ -232,7 +232,7 @@ def _progress(description: str, total: int, enabled: bool) -> Iterator[Callable[
         yield lambda amount: bar.advance(task, amount)
 
 
-def _summary(skipped: Sequence[Skipped]) -> str:
+def skipped_summary(skipped: Sequence[Skipped]) -> str:
     shown = "; ".join(f"{skip.path} {skip.reason}" for skip in skipped[:_NAMED_IN_LOG])
     more = len(skipped) - _NAMED_IN_LOG
     plural = "file" if len(skipped) == 1 else "files"

@@ -26,7 +26,7 @@ import numpy as np
 
 from dynse.atomic import write_whole
 from dynse.data.bank import Skipped
-from dynse.data.folders import _summary
+from dynse.data.folders import skipped_summary
 
 SPLITS = ("train", "valid", "test")
 CLIPS_VERSION = 1  # to be raised when files of clips are laid out otherwise
@@ -197,7 +197,7 @@ def cached_clips(
     if not path.exists():
         clips, skipped = make()
         if not clips:
-            raise ValueError(f"no clip could be used: {_summary(skipped)}")
+            raise ValueError(f"no clip could be used: {skipped_summary(skipped)}")
         buffer = io.BytesIO()
         np.savez(
             buffer,

@@ -28,7 +28,7 @@ import numpy as np
 from dynse.audio.files import READ_SUFFIXES, AudioFileError, decode_audio
 from dynse.audio.mel import LogMel
 from dynse.data.bank import Skipped, default_cache_dir
-from dynse.data.folders import _summary
+from dynse.data.folders import skipped_summary
 from dynse.data.sequences import CLIPS_VERSION, Clip, SequenceTask, cached_clips, make_task
 
 FEATURES = LogMel(sample_rate=8000, win_length=256, hop_length=160, bands=24)
@@ -73,7 +73,7 @@ def spoken_digits(
     path = Path(cache_dir or default_cache_dir()) / f"spoken-digits-{digest.hexdigest()[:16]}.npz"
     clips, skipped = cached_clips(path, lambda: _decode(folder, [name for name, _ in files]))
     if skipped:
-        logger.warning("%s: %s", folder, _summary(skipped))
+        logger.warning("%s: %s", folder, skipped_summary(skipped))
     splits: dict[str | None, list[Clip]] = {"train": [], "valid": [], "test": [], None: []}
     for clip in clips:
         splits[_split(clip, held_out)].append(clip)

@@ -112,7 +112,7 @@ def _sonorant(
     return (sound,)
 
 
-_VOWELS = {
+VOWELS = {
     "i": _vowel(280, 2250, 2950, 105),
     "I": _vowel(400, 1950, 2550, 75),
     "e": _vowel(400, 2100, 2700, 110),
@@ -131,13 +131,13 @@ _VOWELS = {
     "oe": _vowel(420, 1550, 2250, 95),
 }
 _DIPHTHONGS = {
-    "ai": _glide(_VOWELS["a"], _VOWELS["I"]),
-    "au": _glide(_VOWELS["a"], _VOWELS["U"]),
-    "oi": _glide(_VOWELS["O"], _VOWELS["I"]),
-    "ei": _glide(_VOWELS["E"], _VOWELS["i"]),
-    "ou": _glide(_VOWELS["o"], _VOWELS["u"]),
+    "ai": _glide(VOWELS["a"], VOWELS["I"]),
+    "au": _glide(VOWELS["a"], VOWELS["U"]),
+    "oi": _glide(VOWELS["O"], VOWELS["I"]),
+    "ei": _glide(VOWELS["E"], VOWELS["i"]),
+    "ou": _glide(VOWELS["o"], VOWELS["u"]),
 }
-_CONSONANTS = {
+CONSONANTS = {
     "p": _plosive(900, 2200, "p", False, -15.0),
     "t": _plosive(1750, 2650, "t", False, -7.0),
     "k": _plosive(1900, 2300, "k", False, -9.0),
@@ -229,9 +229,9 @@ def _syllable(
     rng: np.random.Generator, voice: Voice, stressed: bool, accent: float, last: bool
 ) -> list[Sound]:
     nucleus_name = (_STRESSED if stressed else _UNSTRESSED).draw(rng)[0]
-    nucleus = _VOWELS.get(nucleus_name) or _DIPHTHONGS[nucleus_name]
-    onset = [s for name in _ONSETS.draw(rng) for s in _CONSONANTS[name]]
-    coda = [s for name in _CODAS.draw(rng) for s in _CONSONANTS[name]]
+    nucleus = VOWELS.get(nucleus_name) or _DIPHTHONGS[nucleus_name]
+    onset = [s for name in _ONSETS.draw(rng) for s in CONSONANTS[name]]
+    coda = [s for name in _CODAS.draw(rng) for s in CONSONANTS[name]]
     loudness_db = rng.normal(0.0, 1.2) + (0.6 * accent / 3.0 if stressed else -2.5)
     vowel_length = (1.1 if stressed else 0.92) * (1.5 if last else 1.0)
     consonant_length = (1.05 if stressed else 0.88) * (1.15 if last else 1.0)

@@ -78,7 +78,7 @@ def speak(voice: Voice, rng: np.random.Generator, seconds: float) -> Utterance:
         phrase_starts.append(len(sounds))
         sounds += phrase
         elapsed_ms += sum(sound.duration_ms for sound in phrase)
-    track = _articulate(sounds, phrase_starts, voice, rng)
+    track = articulate(sounds, phrase_starts, voice, rng)
     samples = render(track, voice, rng)
     if rng.uniform() < 0.5:
         samples = _in_a_room(samples, rng)
@@ -95,7 +95,7 @@ def _phrase_pause(rng: np.random.Generator) -> Sound:
     return pause(rng, 0.1, 0.3) if rng.uniform() < 0.65 else pause(rng, 0.3, 0.8)
 
 
-def _articulate(
+def articulate(
     sounds: list[Sound], phrase_starts: list[int], voice: Voice, rng: np.random.Generator
 ) -> Articulation:
     """The tracks of a sequence of sounds."""

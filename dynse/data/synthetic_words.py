@@ -36,8 +36,8 @@ from dynse.data.sequences import (
 )
 from dynse.data.synthetic import GENERATOR_VERSION
 from dynse.data.synthetic_noise import NOISE_CLASSES, make_noise
-from dynse.data.synthetic_phonemes import _CONSONANTS, _VOWELS, Sound, pause
-from dynse.data.synthetic_speech import _articulate
+from dynse.data.synthetic_phonemes import CONSONANTS, VOWELS, Sound, pause
+from dynse.data.synthetic_speech import articulate
 from dynse.data.synthetic_vocal_tract import SAMPLE_RATE, render
 from dynse.data.synthetic_voices import VOICES_PER_SPLIT, Voice, split_voice, stream
 
@@ -107,7 +107,7 @@ def say_word(word: str, voice: Voice, rng: np.random.Generator) -> np.ndarray:
         (N,) float32 at 16 kHz, without a defined level.
     """
     voice = replace(voice, rate=voice.rate * float(np.exp(rng.normal(0.0, 0.15))))
-    track = _articulate(_sounds(word, voice, rng), [1], voice, rng)
+    track = articulate(_sounds(word, voice, rng), [1], voice, rng)
     speech = render(track, voice, rng)
     noise = make_noise(_BACKGROUNDS[int(rng.integers(len(_BACKGROUNDS)))], rng, len(speech))
     gain_db = active_level_db(speech) - active_level_db(noise) - rng.uniform(*SNR_DB)
@@ -128,11 +128,11 @@ def _sounds(word: str, voice: Voice, rng: np.random.Generator) -> list[Sound]:
     # The stress is drawn too, so that it does not give the order away.
     stressed = int(rng.integers(2))
     for syllable, (consonant, vowel) in enumerate((word[:2], word[2:])):
-        nucleus = _VOWELS[vowel]
+        nucleus = VOWELS[vowel]
         is_stressed = syllable == stressed
         loudness_db = rng.normal(0.0, 1.2) - (0.0 if is_stressed else 2.5)
         accent = rng.uniform(1.0, 5.0) if is_stressed else 0.0
-        for sound in (*_CONSONANTS[consonant], *nucleus):
+        for sound in (*CONSONANTS[consonant], *nucleus):
             f1, f2, f3 = sound.formants_hz
             _, vowel_f2, vowel_f3 = nucleus[0].formants_hz
             chance = np.exp(rng.normal(0.0, 0.16))

@@ -70,6 +70,7 @@ class BitRecord:
         hypervolumes: of "homogeneous" and "mixed" points on "valid" and "test", from one
             reference, as {"valid": {"mixed": ...}, ...}.
         test_scores: of every sequence: "float", "8 bit", "taken", "taken, fine-tuned".
+        test_groups: of every sequence, or None where each is on its own.
         config: the whole configuration, as JSON.
         fingerprint: of the data.
         seconds: "training", "search", "genomes_per_s".
@@ -91,6 +92,7 @@ class BitRecord:
     hypervolume: tuple[float, ...]
     hypervolumes: Mapping[str, Mapping[str, float]]
     test_scores: Mapping[str, tuple[float, ...]]
+    test_groups: tuple[str, ...] | None
     config: Mapping[str, Any]
     fingerprint: str
     seconds: Mapping[str, float]
@@ -107,11 +109,16 @@ class BitRecord:
 
     def test_difference(self, which: str = "taken") -> Interval:
         """Paired difference of a net's test scores to those of 8 bits."""
-        return paired_difference(self.test_scores[which], self.test_scores["8 bit"])
+        return paired_difference(
+            self.test_scores[which], self.test_scores["8 bit"], groups=self.test_groups
+        )
 
 
 def comparable(
-    scores: np.ndarray, reference: np.ndarray, margins: tuple[float, float]
+    scores: np.ndarray,
+    reference: np.ndarray,
+    margins: tuple[float, float],
+    groups: Sequence[str] | None = None,
 ) -> tuple[bool, Interval]:
     """Whether a net's scores are comparable to the reference's, and their paired difference.
 
@@ -119,8 +126,9 @@ def comparable(
         scores: (N,), of the same sequences in the same order as the reference's.
         reference: (N,).
         margins: (mean, low end).
+        groups: (N,), drawn together; None: each sequence on its own.
     """
-    difference = paired_difference(scores, reference)
+    difference = paired_difference(scores, reference, groups=groups)
     return difference.mean >= -margins[0] and difference.low >= -margins[1], difference
 
 
@@ -129,6 +137,7 @@ def smallest_comparable(
     scores: np.ndarray,
     reference: np.ndarray,
     margins: tuple[float, float],
+    groups: Sequence[str] | None = None,
 ) -> int | None:
     """Index of the smallest net whose scores are comparable; None where there is none.
 
@@ -137,9 +146,10 @@ def smallest_comparable(
         scores: (P, N).
         reference: (N,).
         margins: see `comparable`.
+        groups: see `comparable`.
     """
     for index in np.argsort(sizes, kind="stable"):
-        if comparable(scores[index], reference, margins)[0]:
+        if comparable(scores[index], reference, margins, groups)[0]:
             return int(index)
     return None
 
@@ -164,6 +174,9 @@ def load_bit_record(path: Path) -> BitRecord:
             content[name] = tuple(
                 Point(**{**point, "genome": tuple(point["genome"])}) for point in content[name]
             )
+        content["test_scores"] = {k: tuple(v) for k, v in content["test_scores"].items()}
+        for name in ("hypervolume", "test_groups"):
+            content[name] = None if content[name] is None else tuple(content[name])
         content["margins"] = tuple(content["margins"])
         content["operations"] = tuple(content["operations"])
         return BitRecord(**content)

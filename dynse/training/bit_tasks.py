@@ -13,7 +13,7 @@ is what its rows are, how a batch of outputs is scored and what is lost; `classi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -62,7 +62,8 @@ class BitTask:
         train: rows to train on and to calibrate with.
         valid: rows that stop the training and that the search looks at.
         test: rows that neither sees.
-        ids: (N,) of the test rows.
+        groups: of "valid" and "test", (N,) each: rows of one group are drawn together in an
+            interval; None where each row is on its own.
         fingerprint: hash of the data.
         loss: (outputs (B, T, K), rows) -> mean loss ().
         score: (outputs (B, T, K), rows) -> scores (B,).
@@ -76,7 +77,7 @@ class BitTask:
     train: Rows
     valid: Rows
     test: Rows
-    ids: tuple[str, ...]
+    groups: Mapping[str, tuple[str, ...] | None]
     fingerprint: str
     loss: Callable[[jax.Array, Rows], jax.Array]
     score: Callable[[jax.Array, Rows], jax.Array]
@@ -87,8 +88,16 @@ class BitTask:
         return GRULayer("gru"), DenseLayer("fc", self.activation)
 
 
-def classification_task(task: SequenceTask) -> BitTask:
-    """Score: 100 where the class is right, else 0, so that means are accuracies in %."""
+def classification_task(task: SequenceTask, *, grouped: bool = False) -> BitTask:
+    """Score: 100 where the class is right, else 0, so that means are accuracies in %.
+
+    Args:
+        task: the data.
+        grouped: sequences of one group (segments of one recording) are not independent.
+    """
+
+    def groups(split: SequenceSplit) -> tuple[str, ...] | None:
+        return tuple(map(str, split.groups)) if grouped else None
 
     def rows(split: SequenceSplit) -> Rows:
         return tuple(jnp.asarray(a) for a in (split.features, split.lengths, split.labels))
@@ -105,7 +114,7 @@ def classification_task(task: SequenceTask) -> BitTask:
         train=rows(task.train),
         valid=rows(task.valid),
         test=rows(task.test),
-        ids=tuple(map(str, task.test.ids)),
+        groups={split: groups(getattr(task, split)) for split in ("valid", "test")},
         fingerprint=task.fingerprint,
         loss=lambda logits, rows: classification_loss(logits, rows[1], rows[2]),
         score=score,
@@ -131,7 +140,7 @@ def enhancement_task(task: GainTask) -> BitTask:
         train=rows(task.train),
         valid=rows(task.valid, task.valid_audio),
         test=rows(task.test, task.test_audio),
-        ids=tuple(map(str, task.test.ids)),
+        groups={"valid": None, "test": None},
         fingerprint=task.fingerprint,
         loss=lambda gains, rows: gain_loss(gains, rows[1], rows[2]),
         # Gains that silence everything have no SI-SDR: a score worse than any that is heard.

@@ -134,4 +134,22 @@ class Oracle:
 
 
 # The order of the genes, written down once more: the library's own is what is tested.
-GRU_GENES = ["W_ir", "W_iz", "W_in", "W_hr", "W_hz", "W_hn", "r_pre", "z_pre", "n_pre", "r", "z", "n", "r*hn", "(1-z)*n", "z*h", "1-z", "h"]
+GRU_GENES = [
+    "W_ir",
+    "W_iz",
+    "W_in",
+    "W_hr",
+    "W_hz",
+    "W_hn",
+    "r_pre",
+    "z_pre",
+    "n_pre",
+    "r",
+    "z",
+    "n",
+    "r*hn",
+    "(1-z)*n",
+    "z*h",
+    "1-z",
+    "h",
+]

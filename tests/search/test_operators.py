@@ -107,6 +107,8 @@ def test_mutation_never_leaves_the_bounds(bounds, seed):
     draw = np.random.default_rng(seed)
     genomes = draw.integers(low, high + 1, (64, 4)).astype(np.int32)
     genomes[0], genomes[1] = low, high
+    # A step from here is rounded up to beyond the bound where the range is wide.
+    genomes[2:20], genomes[20:40] = np.minimum(low + 3, high), np.maximum(high - 3, low)
     mutants = np.asarray(mutate(jax.random.key(seed), genomes, low, high))
     assert ((mutants >= low) & (mutants <= high)).all()
 
