@@ -2,8 +2,9 @@
 
 XLA allocates the temporaries of a step anew at every call. glibc serves blocks of that size by
 `mmap` and gives them back at once, so that the kernel faults in and zeroes every page in every
-step. With these two settings the pages stay. `benchmarks/train_step.py --system-malloc` measures
-the step without them.
+step. Two settings make the pages stay in the main arena; but XLA allocates in its own threads,
+whose arenas shrink all the same, so a third has all threads share the main one.
+`benchmarks/train_step.py --system-malloc` measures the step without them.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ import sys
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
+_M_ARENA_MAX = -8
 
 
 def keep_freed_memory() -> bool:
     """Tell glibc's malloc not to hand memory back to the kernel.
+
+    To be called before JAX computes anything: a thread that has an arena keeps it.
 
     Returns:
         Whether it was done; False where the C library is another one.
@@ -27,4 +31,5 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+    settings = {_M_ARENA_MAX: 1, _M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1}
+    return all([mallopt(name, value) for name, value in settings.items()])

@@ -12,15 +12,12 @@ from dynse.quantization import (
     apply_integer,
     build,
     calibrate,
-    dequantize_output,
     genome_length,
-    init_state,
 )
 
 LAYERS = (
     DenseLayer("fc1", "relu"),
     GRULayer("gru1"),
-    GRULayer("gru2"),
     DenseLayer("fc2", "sigmoid"),
     DenseLayer("out"),
 )
@@ -52,7 +49,6 @@ def net_params(seed=0, spread=1.0):
     return {
         "fc1": dense_params(draw, INPUTS, HIDDEN, spread),
         "gru1": gru_params(draw, HIDDEN, HIDDEN, 2 * spread),
-        "gru2": gru_params(draw, HIDDEN, HIDDEN, 2 * spread),
         "fc2": dense_params(draw, HIDDEN, HIDDEN, spread),
         "out": dense_params(draw, HIDDEN, OUTPUTS, spread),
     }
@@ -78,10 +74,3 @@ def random_genome(draw, layers=LAYERS):
 
 run_integer = jax.jit(apply_integer)
 run_fake = jax.jit(apply_fake)
-
-
-@jax.jit
-def integer_output(net, genome, qx):
-    """Real output of codes, from the zero state."""
-    _, q = apply_integer(net, genome, init_state(net, genome, qx.shape[0]), qx)
-    return dequantize_output(net, genome, q)

@@ -17,6 +17,7 @@ from dynse.quantization import (
     apply_integer,
     build,
     calibrate,
+    dequantize_output,
     homogeneous,
     init_state,
     quantize_input,
@@ -45,9 +46,9 @@ def _codes(seed):
     return np.array(quantize_input(net, x))
 
 
-@pytest.mark.parametrize("case", range(10))
+@pytest.mark.parametrize("case", range(20))
 def test_integer_net_is_the_oracle(case):
-    """10 cases of 5,000 frames through 2 GRUs: 100,000 GRU steps, all results equal."""
+    """20 cases of 5,000 GRU steps, 100,000 in all, every result equal."""
     draw = np.random.default_rng(case)
     _, net = small_net(*[("minmax", "minmax"), ("mse", "mse"), ("percentile", "minmax")][case % 3])
     genome = random_genome(draw)
@@ -81,6 +82,21 @@ def test_extreme_weights():
     _, expected = oracle(oracle_state(net, state), qx)
     np.testing.assert_array_equal(run_integer(net, genome, state, qx)[1], expected)
     assert oracle.saturated > 0.1 * oracle.results
+
+
+def test_grus_in_a_row():
+    """The second takes its input at the width of the first's last operation."""
+    layers = (GRULayer("a"), GRULayer("b"))
+    draw = np.random.default_rng(0)
+    params = {"a": nets.gru_params(draw, 5, 6, 2.0), "b": nets.gru_params(draw, 6, 4, 2.0)}
+    net = build(layers, params, calibrate(layers, params, [signal(1, 4, 20)]))
+    run = jax.jit(apply_integer)
+    for case in range(3):
+        genome = random_genome(draw, layers)
+        qx = quantize_input(net, signal(case, 16, FRAMES))
+        state = init_state(net, genome, 16)
+        _, expected = Oracle(net, genome)(state, qx)
+        np.testing.assert_array_equal(run(net, genome, state, qx)[1], expected)
 
 
 def _tied_net():
@@ -117,9 +133,9 @@ def test_one_compilation_for_all_genomes():
     x = signal(0, 2, 3)
     for case in range(5):
         genome = random_genome(np.random.default_rng(case))
-        both(net, params, genome, quantize_input(net, x), x)
+        jax.eval_shape(both, net, params, genome, quantize_input(net, x), x)
     # Another calibration is other numbers in the same arrays.
-    both(small_net("mse")[1], params, genome, quantize_input(net, x), x)
+    jax.eval_shape(both, small_net("mse")[1], params, genome, quantize_input(net, x), x)
     assert len(traces) == 1
 
 
@@ -141,7 +157,7 @@ def test_a_genome_that_is_static_would_be_compiled_anew():
     assert len(traces) == 2
 
 
-@pytest.mark.parametrize("sizes", [(1, 4, 5), (3, 7)])
+@pytest.mark.parametrize("sizes", [(1,) * 10, (5, 5)])
 def test_any_split_into_blocks_gives_the_same_bits(sizes):
     _, net = small_net()
     genome = random_genome(np.random.default_rng(9))
@@ -189,7 +205,9 @@ def test_codes_are_within_their_width():
 def _output_snr_db(net, x, y, bits):
     """SNR of the integer net's output against the float net's."""
     genome = homogeneous(net.layers, bits)
-    error = np.asarray(nets.integer_output(net, genome, quantize_input(net, x))) - y
+    state = init_state(net, genome, len(x))
+    _, q = run_integer(net, genome, state, quantize_input(net, x))
+    error = np.asarray(dequantize_output(net, genome, q)) - y
     return 10 * np.log10(np.var(y) / np.square(error).mean())
 
 
@@ -221,13 +239,13 @@ def _float_output(params, x):
 @pytest.mark.parametrize("method", ["minmax", "mse"])
 def test_eight_bits_are_near_the_float_net_and_two_are_not(method, weights):
     params, net = small_net(method, weights)
-    x = signal(7, 16, 40)
+    x = signal(7, 8, 20)
     y = _float_output(params, x)
     snr_db = [_output_snr_db(net, x, y, bits) for bits in (8, 6, 4, 2)]
     assert snr_db[0] > 25
     # 6 dB a bit, so 12 dB a step of two; less where clipping dominates.
     assert all(a > b + 4 for a, b in itertools.pairwise(snr_db))
-    assert snr_db[-1] < 8
+    assert snr_db[-1] < snr_db[0] - 20
 
 
 def test_float32_matmul_is_used_only_where_it_is_exact():
@@ -269,23 +287,23 @@ def test_degenerate_nets():
     """Weights of zero, a constant input, tensors that were always 0: defined, equal the oracle."""
     params = jax.tree.map(np.zeros_like, nets.net_params())
     params["out"]["bias"] = np.array([0.5, 0.0, -0.25], np.float32)
-    x = np.zeros((2, 4, nets.INPUTS), np.float32)
+    x = np.zeros((4, FRAMES, nets.INPUTS), np.float32)
     net = build(LAYERS, params, calibrate(LAYERS, params, [x]))
     for bits in (2, 8):
         genome = homogeneous(LAYERS, bits)
-        state = init_state(net, genome, 2)
+        state = init_state(net, genome, 4)
         qx = quantize_input(net, x)
         _, q = run_integer(net, genome, state, qx)
         _, expected = Oracle(net, genome)(oracle_state(net, state), qx)
         np.testing.assert_array_equal(q, expected)
-        y = nets.dequantize_output(net, genome, q)
+        y = dequantize_output(net, genome, q)
         step = 0.75 / (2**bits - 1)
         np.testing.assert_allclose(y, np.broadcast_to(params["out"]["bias"], y.shape), atol=step)
 
 
 def test_wrong_arguments():
     params, net = small_net()
-    with pytest.raises(ValueError, match=r"expected 37 genes, got shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"expected 20 genes, got shape \(3,\)"):
         apply_integer(net, jnp.array([8, 8, 8]), (), jnp.zeros((1, 1, 5), jnp.int32))
     with pytest.raises(ValueError, match="got none of"):
         build(LAYERS, params, {"input": (0, 1)})
