@@ -31,5 +31,6 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    settings = {_M_ARENA_MAX: 1, _M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1}
-    return all([mallopt(name, value) for name, value in settings.items()])
+    done = [mallopt(_M_ARENA_MAX, 1), mallopt(_M_MMAP_MAX, 0)]
+    done.append(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+    return all(done)
