@@ -113,6 +113,7 @@ def score_net(
     seed: int,
     training: Sequence[Mapping[str, Any]] = (),
     controls: bool = True,
+    bytes_per_param: float = 4,
 ) -> NetResult:
     """Score a net and, where it has gates, its controls.
 
@@ -130,6 +131,7 @@ def score_net(
         seed: of the training.
         training: lines of metrics.
         controls: score the controls of a gated net as well.
+        bytes_per_param: mean over the parameters; 4 for float32.
     """
     enhanced = list(enhance_mixtures(model, variables, corpus, test_set, stft=stft))
     layers = model.cost()
@@ -144,7 +146,7 @@ def score_net(
             valid = enhance_mixtures(model, variables, corpus, valid_set, stft=stft)
             rates = gather_statistics([one.statistics for one in valid]).rates
             by_control = _controls(rates)
-    cost = cost_totals(layers, kept)
+    cost = cost_totals(layers, kept, bytes_per_param=bytes_per_param)
 
     def items(outputs: Iterable[Enhanced]) -> Iterable[Utterance]:
         for one in outputs:

@@ -97,15 +97,9 @@ class NsNet2(nn.Module):
         Raises:
             ValueError: on a wrong number of bins.
         """
-        if frames.ndim != 3 or frames.shape[-1] != self.bins:
-            raise ValueError(f"expected frames (B, T, {self.bins}), got {frames.shape}")
         if state is None:
             state = self.init_state(frames.shape[0])
-        if self.features == "standardized":
-            u = (_log_power(frames) - self.mean.value) * jax.lax.rsqrt(self.var.value)
-        else:
-            u = log_power(frames, EPS)
-        h = self.fc1(u)
+        h = self.fc1(self.log_features(frames))
         h = nn.relu(h) if self.first_relu else h
         state1, h = self.gru1(state[0], h)
         state2, h = self.gru2(state[1], h)
@@ -114,6 +108,18 @@ class NsNet2(nn.Module):
         if self.gain_floor_db is not None and not train:
             gain = jnp.maximum(gain, 10 ** (self.gain_floor_db / 20))
         return (state1, state2), gain, Aux((), ())
+
+    def log_features(self, frames: jax.Array) -> jax.Array:
+        """What the first layer sees of magnitudes: u (B, T, bins).
+
+        Raises:
+            ValueError: on a wrong number of bins.
+        """
+        if frames.ndim != 3 or frames.shape[-1] != self.bins:
+            raise ValueError(f"expected frames (B, T, {self.bins}), got {frames.shape}")
+        if self.features == "standardized":
+            return (_log_power(frames) - self.mean.value) * jax.lax.rsqrt(self.var.value)
+        return log_power(frames, EPS)
 
     @nn.nowrap
     def init_state(self, batch_size: int) -> State:

@@ -121,7 +121,7 @@ def train_run(
     )
     start = new_state(config)
     if isinstance(config.net, NsNet2Config):
-        statistics = feature_statistics(_noisy_magnitudes(config, speech, noise))
+        statistics = feature_statistics(noisy_magnitudes(config, speech, noise))
         start = start._replace(batch_stats=statistics)
     state, lines = train(
         run_dir,
@@ -168,10 +168,13 @@ def run_config(content: Mapping[str, Any]) -> RunConfig:
     return _from_json(RunConfig, content)
 
 
-def _noisy_magnitudes(
+def noisy_magnitudes(
     config: RunConfig, speech: Source, noise: Source, batches: int = 32
 ) -> Iterator[jax.Array]:
-    """Magnitudes (B, T, bins) of training batches that the training itself does not draw."""
+    """Magnitudes (B, T, bins) of training batches that the training itself does not draw.
+
+    For the statistics of features before training, and to calibrate a quantised net after it.
+    """
     key = jax.random.fold_in(jax.random.key(config.seed), 3)
 
     @jax.jit
