@@ -14,10 +14,8 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-import jax
 import numpy as np
 import tyro
-from rich.console import Console
 
 from dynse.audio.files import read_audio, write_audio
 from dynse.data.bank import Corpus
@@ -28,8 +26,8 @@ from dynse.data.testsets import read_csv
 from dynse.evaluation.dyncp import DynCPReport, score_net, score_references
 from dynse.evaluation.metric_process import MetricPool
 from dynse.models.waveform import enhance
-from dynse.training.memory import keep_freed_memory
 from dynse.training.runs import load_run
+from dynse.training.start import start_experiment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +56,7 @@ class Arguments:
 
 def main(arguments: Arguments) -> pathlib.Path:
     """Score or enhance; gives the path of what was written."""
-    keep_freed_memory()
-    jax.config.update("jax_default_matmul_precision", "float32")
-    console = Console()
+    console = start_experiment(arguments.cache_dir)
     model, variables, run = load_run(arguments.run)
     if arguments.file is not None:
         noisy = read_audio(arguments.file)

@@ -16,11 +16,9 @@ import itertools
 import pathlib
 from typing import Literal
 
-import jax
 import tyro
-from rich.console import Console
 
-from dynse.data.bank import Corpus, default_cache_dir
+from dynse.data.bank import Corpus
 from dynse.data.drawing import make_test_set
 from dynse.data.folders import folder_corpus
 from dynse.data.mixing import MixingConfig, load_source
@@ -36,9 +34,9 @@ from dynse.layers.cost import total_params
 from dynse.models.integer_nsnet2 import LAYERS, IntegerNsNet2, quantize_nsnet2
 from dynse.quantization import homogeneous, weight_bits
 from dynse.training.loop import LoopConfig
-from dynse.training.memory import keep_freed_memory
 from dynse.training.nets import NsNet2Config
 from dynse.training.runs import RunConfig, noisy_magnitudes, train_run
+from dynse.training.start import start_experiment
 from dynse.training.step import OptimizerConfig
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -119,11 +117,7 @@ class Arguments:
 
 def main(arguments: Arguments) -> dict[str, NetResult]:
     """Train, quantise, score, report; gives the results by net."""
-    keep_freed_memory()
-    jax.config.update("jax_default_matmul_precision", "float32")
-    cache = arguments.cache_dir or default_cache_dir()
-    jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
-    console = Console()
+    console = start_experiment(arguments.cache_dir)
     config = PRESETS[arguments.preset]
     if arguments.corpus is not None:
         config = dataclasses.replace(config, corpus=str(arguments.corpus))
@@ -132,7 +126,6 @@ def main(arguments: Arguments) -> dict[str, NetResult]:
     run = dataclasses.replace(config.run, seed=arguments.seed)
     run_dir = arguments.run_dir or pathlib.Path("runs") / f"nsnet2-{arguments.preset}"
     run_dir.mkdir(parents=True, exist_ok=True)
-    console.print(f"devices: {', '.join(str(device) for device in jax.devices())}")
 
     corpus = _corpus(config, arguments)
     test_set = _test_set(config, corpus)

@@ -30,7 +30,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from dynse.data.bank import Corpus, default_cache_dir
+from dynse.data.bank import Corpus
 from dynse.data.folders import folder_corpus
 from dynse.data.gain_sequences import gain_task
 from dynse.data.noise_sequences import noise_classes
@@ -76,8 +76,8 @@ from dynse.training.bit_tasks import (
 )
 from dynse.training.checkpoints import Checkpoints
 from dynse.training.loop import check_identity
-from dynse.training.memory import keep_freed_memory
 from dynse.training.sequences import SequenceTraining
+from dynse.training.start import start_experiment
 
 WIDTHS = range(2, 9)
 GENES = len(GRU_OPERATIONS)
@@ -182,14 +182,9 @@ class Arguments:
 
 def main(arguments: Arguments) -> list[BitRecord]:
     """Train, search, score, report; gives the records."""
-    keep_freed_memory()
-    jax.config.update("jax_default_matmul_precision", "float32")
-    cache = arguments.cache_dir or default_cache_dir()
-    jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
-    console = Console()
+    console = start_experiment(arguments.cache_dir)
     config = _configure(arguments)
     run_dir = arguments.run_dir or pathlib.Path("runs") / f"bits-{arguments.preset}"
-    console.print(f"devices: {', '.join(str(device) for device in jax.devices())}")
     records = []
     for seed in arguments.seeds:
         for name, task_config in config.tasks.items():

@@ -15,7 +15,6 @@ folder it goes on where it stopped. Default: about 8 minutes on a laptop CPU, 2 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 import pathlib
@@ -28,7 +27,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from dynse.data.bank import Corpus, default_cache_dir
+from dynse.data.bank import Corpus
 from dynse.data.drawing import make_test_set
 from dynse.data.folders import folder_corpus
 from dynse.data.mixing import MixingConfig, load_source
@@ -39,9 +38,9 @@ from dynse.evaluation.metric_process import MetricPool
 from dynse.models.conv_fsenet import GateConfig
 from dynse.training.gates import GateTraining
 from dynse.training.loop import LoopConfig, write_json
-from dynse.training.memory import keep_freed_memory
 from dynse.training.nets import ConvFSENetConfig
 from dynse.training.runs import RunConfig, new_state, train_run, train_step
+from dynse.training.start import start_experiment
 from dynse.training.step import OptimizerConfig
 
 # The best recipe for lively gates found so far (a sketch's, on dynse-mini): scores centred at 0,
@@ -182,16 +181,10 @@ class Arguments:
 
 def main(arguments: Arguments) -> dict[str, NetResult]:
     """Train, score, report; gives the results by net."""
-    keep_freed_memory()
-    jax.config.update("jax_default_matmul_precision", "float32")
-    # Timing the step, training and resuming need the same programs: compile each once.
-    cache = arguments.cache_dir or default_cache_dir()
-    jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
-    console = Console()
+    console = start_experiment(arguments.cache_dir)
     config = _configure(arguments)
     run_dir = arguments.run_dir or pathlib.Path("runs") / f"dyncp-{arguments.preset}"
     run_dir.mkdir(parents=True, exist_ok=True)
-    console.print(_devices())
 
     corpus = _corpus(config, arguments)
     if corpus.skipped:
@@ -329,19 +322,6 @@ def _affordable_steps(config: Config, corpus: Corpus) -> int:
 def _target(config: Config) -> float | None:
     gated = [net.gate_training for net in config.nets.values() if net.gate_training]
     return gated[0].target if gated else None
-
-
-def _devices() -> str:
-    devices = jax.devices()
-    text = f"devices: {', '.join(str(device) for device in devices)}"
-    if devices[0].platform == "cpu" and _has_nvidia():
-        text += "\nAn NVIDIA GPU is here but JAX does not use it: pip install 'jax[cuda13]'"
-    return text
-
-
-@functools.cache
-def _has_nvidia() -> bool:
-    return pathlib.Path("/proc/driver/nvidia").exists()
 
 
 if __name__ == "__main__":

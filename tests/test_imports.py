@@ -13,6 +13,7 @@ import dynse
 PACKAGE = Path(dynse.__file__).parent
 ROOMS = (
     "atomic",
+    "progress",
     "audio",
     "data",
     "layers",

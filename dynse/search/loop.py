@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dynse.atomic import write_whole
+from dynse.progress import progress_bar
 from dynse.search.hypervolume import hypervolume
 from dynse.search.nsga2 import NSGA2, SearchState
 from dynse.search.sorting import pareto_front
@@ -105,14 +105,7 @@ def search(
     tracker = _Tracker(reference)
     for rows in zip(genomes, objectives, strict=True):
         tracker.add(*rows)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("{task.fields[status]}"),
-        TimeRemainingColumn(),
-        console=console,
-    ) as progress:
+    with progress_bar(console) as progress:
         bar = progress.add_task(
             title, total=generations, completed=len(genomes), status="compiling"
         )

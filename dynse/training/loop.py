@@ -19,9 +19,9 @@ from typing import Any
 import jax
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dynse.atomic import write_whole
+from dynse.progress import progress_bar
 from dynse.training.checkpoints import Checkpoints
 from dynse.training.step import DIVERGED_NORM, DIVERGED_STEPS, TrainState
 
@@ -100,14 +100,7 @@ def train(
             state = checkpoints.restore("last", pattern)
         done = int(state.step)
         lines = _truncate_metrics(run_dir / "metrics.jsonl", done)
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[status]}"),
-            TimeRemainingColumn(),
-            console=console,
-        ) as progress:
+        with progress_bar(console) as progress:
             bar = progress.add_task(title, total=config.steps, completed=done, status="compiling")
             clock, since = time.perf_counter(), done
             while done < config.steps and not _stopped_early(lines, config.patience):

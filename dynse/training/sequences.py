@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dynse.models.gru_classifier import last_valid
+from dynse.progress import progress_bar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,14 +165,7 @@ class SequenceTrainer:
         opt_state = self._optimizer.init(params)
         best, best_loss = params, float(self._score(params, self._valid, *context))
         lines = [{"epoch": 0, "valid_loss": best_loss}]
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[status]}"),
-            TimeRemainingColumn(),
-            console=console,
-        ) as progress:
+        with progress_bar(console) as progress:
             bar = progress.add_task(title, total=config.epochs, status="compiling")
             for epoch in range(1, config.epochs + 1):
                 key = jax.random.fold_in(jax.random.key(seed), epoch)

@@ -1,26 +1,14 @@
 """The smoke preset of nsNet2 in integers, from audio to the report."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
 
 from dynse.evaluation.scores import load_record
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-
-
-@pytest.fixture
-def script():
-    sys.path.insert(0, str(EXPERIMENTS))
-    yield importlib.import_module("quantize_nsnet2")
-    sys.path.remove(str(EXPERIMENTS))
-
 
 def test_smoke(script, tmp_path):
-    arguments = script.Arguments(preset="smoke", run_dir=tmp_path, cache_dir=tmp_path / "cache")
-    results = script.main(arguments)
+    experiment = script("quantize_nsnet2")
+    arguments = experiment.Arguments(preset="smoke", run_dir=tmp_path, cache_dir=tmp_path / "cache")
+    results = experiment.main(arguments)
     assert set(results) == {"nsnet2", "nsnet2, 8 bit"}
     record = load_record(tmp_path / "records" / "nsnet2-8-bit.json")
     assert len(record.utterances) == 5
@@ -30,5 +18,6 @@ def test_smoke(script, tmp_path):
 
 
 def test_a_folder_corpus_is_asked_for(script, tmp_path):
+    experiment = script("quantize_nsnet2")
     with pytest.raises(SystemExit, match="needs --corpus"):
-        script.main(script.Arguments(preset="mini", run_dir=tmp_path))
+        experiment.main(experiment.Arguments(preset="mini", run_dir=tmp_path))

@@ -1,21 +1,8 @@
 """The smoke preset of the search for bit widths, from data to the report."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
 
 from dynse.evaluation.bit_records import load_bit_record
-
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-
-
-@pytest.fixture(scope="module")
-def script():
-    sys.path.insert(0, str(EXPERIMENTS))
-    yield importlib.import_module
-    sys.path.remove(str(EXPERIMENTS))
 
 
 @pytest.fixture(scope="module")

@@ -1,24 +1,12 @@
 """The smoke preset from audio to the report, and evaluate.py on what it leaves."""
 
-import importlib
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dynse.audio.files import read_audio, write_audio
 from dynse.evaluation.scores import load_record
-
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-
-
-@pytest.fixture(scope="module")
-def script():
-    sys.path.insert(0, str(EXPERIMENTS))
-    yield importlib.import_module
-    sys.path.remove(str(EXPERIMENTS))
 
 
 @pytest.fixture(scope="module")
