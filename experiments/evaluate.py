@@ -23,8 +23,9 @@ from dynse.data.drawing import make_test_set
 from dynse.data.folders import folder_corpus
 from dynse.data.synthetic import synthetic_corpus
 from dynse.data.testsets import read_csv
-from dynse.evaluation.dyncp import DynCPReport, score_net, score_references
+from dynse.evaluation.dyncp import DynCPReport
 from dynse.evaluation.metric_process import MetricPool
+from dynse.evaluation.scoring import score_net, score_references
 from dynse.models.waveform import enhance
 from dynse.training.runs import load_run
 from dynse.training.start import start_experiment

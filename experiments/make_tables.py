@@ -5,7 +5,7 @@
     python experiments/make_tables.py --records experiments/results/gru_bits
 
 Prints Markdown: quality, paired differences to the dense net, by SNR, cost, and how alive the
-gates are; of searches for bit widths, the nets that were taken and the hypervolumes. Nothing is
+gates are; of searches for bit widths, the nets that were taken and the fronts. Nothing is
 scored again.
 """
 
@@ -17,7 +17,7 @@ import pathlib
 import tyro
 
 from dynse.evaluation.bit_records import (
-    hypervolume_table,
+    front_table,
     is_bit_record,
     load_bit_record,
     taken_table,
@@ -69,7 +69,7 @@ def main(arguments: Arguments) -> str:
         raise SystemExit(f"no records in {arguments.records}")
     if all(is_bit_record(path) for path in paths):
         searches = [load_bit_record(path) for path in paths]
-        found = [taken_table(searches), hypervolume_table(searches)]
+        found = [taken_table(searches), front_table(searches)]
     else:
         records = load_records(paths)
         order = {"noisy": 0, "oracle Wiener": 1, "oracle Wiener, bounded": 2, "dense": 3}

@@ -25,10 +25,10 @@ from dynse.data.mixing import MixingConfig, load_source
 from dynse.data.synthetic import SMOKE_SIZE, SyntheticSize, synthetic_corpus
 from dynse.data.testsets import TestSet, read_csv
 from dynse.evaluation.cost import cost_table
-from dynse.evaluation.dyncp import NetResult, score_net, score_references
 from dynse.evaluation.metric_process import MetricPool
 from dynse.evaluation.report import Report, write_report
 from dynse.evaluation.scores import machine
+from dynse.evaluation.scoring import NetResult, score_net, score_references
 from dynse.evaluation.tables import difference_table, quality_table
 from dynse.layers.cost import total_params
 from dynse.models.integer_nsnet2 import LAYERS, IntegerNsNet2, quantize_nsnet2

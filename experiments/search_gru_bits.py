@@ -5,11 +5,12 @@
     python experiments/search_gru_bits.py --preset mini --corpus FOLDER    # hours on 2 cores
 
 For each task it trains a small float GRU, calibrates it, lets NSGA-II search the bit widths for
-score against size on the validation split (2 to 8 bits everywhere are in the first population),
-takes the smallest net that is comparable to 8 bits, fine-tunes some of the front, and scores all
-of them on the test split, which the search never saw. It ends with report.html: the fronts beside
-the homogeneous points, hypervolume over generations, bits per operation, tables. Started again on
-the same folder it goes on where it stopped. Default: about 8 minutes on a laptop CPU.
+score against size on the validation split, takes the smallest net that is comparable to 8 bits,
+fine-tunes some of the front, and scores all of them on the test split, which the search never saw.
+Beside the mixed nets stand those that need no search: 2 to 8 bits everywhere, and 2 to 8 bits for
+the matrices alone; both are in the first population. It ends with report.html: fronts, hypervolume
+over generations, bits per operation, tables. Started again on the same folder it goes on where it
+stopped. Default: about 8 minutes on a laptop CPU.
 
 Miccini et al., "Towards a tailored mixed-precision sub-8-bit quantization scheme for Gated
 Recurrent Units using Genetic Algorithms", arXiv 2402.12263.
@@ -21,7 +22,7 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import jax
@@ -39,9 +40,11 @@ from dynse.data.spoken_digits import spoken_digits
 from dynse.data.synthetic import SyntheticSize, synthetic_corpus
 from dynse.data.synthetic_words import synthetic_words
 from dynse.evaluation.bit_records import (
+    KINDS,
     BitRecord,
     Point,
-    hypervolume_table,
+    budget_scores,
+    front_table,
     load_bit_record,
     record_points,
     save_bit_record,
@@ -55,7 +58,6 @@ from dynse.quantization import (
     GRU_OPERATIONS,
     IntegerNet,
     gene_names,
-    homogeneous,
     mac_bits,
     requantize,
     weight_bits,
@@ -81,6 +83,7 @@ from dynse.training.start import start_experiment
 
 WIDTHS = range(2, 9)
 GENES = len(GRU_OPERATIONS)
+MATRICES = 6  # the first genes: W_ir ... W_hn
 # Many short recordings: what a class of noise has in common needs more than one or two of them.
 NOISE_MINUTES = SyntheticSize(train=16, valid=4, test=8, recording_s=3)
 
@@ -106,13 +109,13 @@ class Config:
         tasks: by name, of `_task`.
         population: genomes of a generation.
         generations: the first population included.
-        finetuning: how a point of the front is trained on.
-        finetuned: points of the front that are, spread evenly over it; the one that is taken
-            always is where this is not 0.
+        finetuning: how a net is trained on at its widths.
+        finetuned: points of the front that are, spread evenly over it, beside the one that is
+            taken and the homogeneous ones; 0 for no fine-tuning at all.
         calibration: method of the ranges of activations.
         weights: method of the scales of weights.
         bit_operations: a third objective, bit operations per frame.
-        chunk: genomes evaluated side by side.
+        chunk: genomes evaluated side by side; on a CPU one at a time is fastest.
         corpus: "synthetic" or a folder.
     """
 
@@ -124,7 +127,7 @@ class Config:
     calibration: str = "minmax"
     weights: str = "minmax"
     bit_operations: bool = False
-    chunk: int = 4
+    chunk: int = 1
     corpus: str = "synthetic"
 
 
@@ -173,9 +176,21 @@ class Arguments:
     cache_dir: pathlib.Path | None = None
     """Where decoded corpora are kept; ~/.cache/dynse if not given."""
     seeds: tuple[int, ...] = (0,)
-    """Seeds of splits, nets and searches; every task is run once with each."""
+    """Seeds of nets and searches, and of what is drawn for the data (the split of the written
+    digits, voices, noises and mixtures; recordings in a folder have their splits). Every task is
+    run once with each."""
     tasks: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Run these tasks of the preset alone; may be given several times."""
+    population: int | None = None
+    """Genomes of a generation, in place of the preset's."""
+    generations: int | None = None
+    """Generations, in place of the preset's; more than before go on with the search."""
+    finetuned: int | None = None
+    """Points of the front to fine-tune, in place of the preset's; 0 for none."""
+    calibration: Literal["minmax", "percentile", "mse"] | None = None
+    """Method of the ranges of activations, in place of the preset's."""
+    weights: Literal["minmax", "mse"] | None = None
+    """Method of the scales of weights, in place of the preset's."""
     bit_operations: bool = False
     """Search for few bit operations per frame as well: a third objective."""
 
@@ -189,11 +204,13 @@ def main(arguments: Arguments) -> list[BitRecord]:
     for seed in arguments.seeds:
         for name, task_config in config.tasks.items():
             path = run_dir / "records" / f"{name}-seed{seed}.json"
-            described = _describe(config, task_config, seed)
-            if path.exists() and load_bit_record(path).config == described:
-                records.append(load_bit_record(path))
-                continue
             task = _task(name, config, arguments.cache_dir, seed)
+            if path.exists():
+                found = load_bit_record(path)
+                described = _describe(config, task_config, seed)
+                if found.config == described and found.fingerprint == task.fingerprint:
+                    records.append(found)
+                    continue
             record = run_task(
                 dataclasses.replace(task, name=name),
                 config,
@@ -220,82 +237,77 @@ def run_task(
     console: Console,
 ) -> BitRecord:
     """Float net, integer net, search, scores: one record."""
-    identity = _describe(config, task_config, seed) | {"data": task.fingerprint}
     run_dir.mkdir(parents=True, exist_ok=True)
-    check_identity(run_dir, identity)
+    check_identity(run_dir, _identity(task, config, task_config, seed))
     params, training_s = _float_params(task, task_config, seed, run_dir, console)
     net = quantize(task, params, method=config.calibration, weights=config.weights)
-
     score_one = jax.jit(lambda genome, net, rows: integer_scores(task, net, genome, rows))
 
     def scores_of(genomes: np.ndarray, net: IntegerNet, rows: Any) -> np.ndarray:
         return np.stack([np.asarray(score_one(genome, net, rows)) for genome in genomes])
 
-    baseline = np.stack([np.asarray(homogeneous((task.layers[0],), bits)) for bits in WIDTHS])
-    # The search minimises: the score is turned round.
-    worst = -float(scores_of(baseline, net, task.valid).mean(1).min())
-    reference = [worst, 1.05 * _size_kb(net, baseline[-1])]
-    if config.bit_operations:
-        reference.append(1.05 * _mega_bit_operations(net, baseline[-1]))
+    simple = {
+        "homogeneous": np.repeat(np.array(WIDTHS)[:, None], GENES, axis=1),
+        "matrices only": np.full((len(WIDTHS), GENES), max(WIDTHS)),
+    }
+    simple["matrices only"][:, :MATRICES] = np.array(WIDTHS)[:, None]
+    found = _search(task, net, simple, config, seed, run_dir, console, scores_of)
 
-    def evaluate_one(genome: jax.Array, net: IntegerNet, rows: Any) -> jax.Array:
-        full = full_genome(genome)
-        objectives = [
-            -integer_scores(task, net, genome, rows).mean(),
-            weight_bits(net, full) / 8e3,
-            mac_bits(net, full) / 1e6,
-        ]
-        return jnp.stack(objectives[: len(reference)])
+    genomes = {**simple, "mixed": _front(found)}
+    sizes = {kind: np.array([_size_kb(net, g) for g in of]) for kind, of in genomes.items()}
+    valid = {kind: scores_of(of, net, task.valid) for kind, of in genomes.items()}
+    test = {kind: scores_of(of, net, task.test) for kind, of in genomes.items()}
+    reference = valid["homogeneous"][-1]
+    taken = {
+        kind: smallest_comparable(
+            sizes[kind], valid[kind], reference, task.margins, task.groups["valid"]
+        )
+        for kind in KINDS
+    }
 
-    evaluate = batched(evaluate_one, chunk=config.chunk)
-    started = time.perf_counter()
-    found = search(
-        NSGA2((min(WIDTHS),) * GENES, (max(WIDTHS),) * GENES, population=config.population),
-        lambda genomes: evaluate(genomes, net, task.valid),
-        generations=config.generations,
-        key=jax.random.key(seed),
-        seeds=baseline,
-        reference=np.array(reference),
-        identity=identity,
-        run_dir=run_dir,
-        console=console,
-        title=f"{task.name}, search",
-    )
-    search_s = time.perf_counter() - started
-
-    order = np.argsort(found.front_objectives[:, 1], kind="stable")
-    genomes = np.concatenate([baseline, found.front_genomes[order]])
-    valid, test = (scores_of(genomes, net, rows) for rows in (task.valid, task.test))
-    count = len(baseline)
-    sizes = np.array([_size_kb(net, genome) for genome in genomes])
-    taken = smallest_comparable(
-        sizes[count:], valid[count:], valid[count - 1], task.margins, task.groups["valid"]
-    )
     train_on = finetuner(task, net, config.finetuning)
-    tuned = {}
-    for index in _to_finetune(len(order), taken, config.finetuned):
-        genome = genomes[count + index]
+    tuned: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
+    for kind, index in _to_finetune(len(genomes["mixed"]), taken["mixed"], config.finetuned):
+        genome = genomes[kind][index]
         better, _ = train_on(
-            params, genome, seed=seed, title=f"{task.name}, fine-tuning", console=console
+            params, genome, seed=seed, title=f"{task.name}, {kind} {index} tuned", console=console
         )
-        tuned[index] = scores_of(genome[None], requantize(net, better), task.test)[0]
-    points = [
-        Point(
-            genome=tuple(map(int, genome)),
-            size_kb=float(sizes[index]),
-            mega_bit_operations=_mega_bit_operations(net, genome),
-            valid=float(valid[index].mean()),
-            test=float(test[index].mean()),
-            finetuned=float(tuned[index - count].mean()) if index - count in tuned else None,
+        integer = requantize(net, better)
+        tuned[kind, index] = tuple(
+            scores_of(genome[None], integer, rows)[0] for rows in (task.valid, task.test)
         )
-        for index, genome in enumerate(genomes)
-    ]
+
+    def point(kind: str, index: int) -> Point:
+        tuned_valid, tuned_test = tuned.get((kind, index), (None, None))
+        return Point(
+            genome=tuple(map(int, genomes[kind][index])),
+            size_kb=float(sizes[kind][index]),
+            mega_bit_operations=_mega_bit_operations(net, genomes[kind][index]),
+            valid=float(valid[kind][index].mean()),
+            test=float(test[kind][index].mean()),
+            tuned_valid=None if tuned_valid is None else float(tuned_valid.mean()),
+            tuned_test=None if tuned_test is None else float(tuned_test.mean()),
+        )
+
     float_test = np.asarray(float_scores(task, task_config.hidden, params, task.test))
-    test_scores = {"float": float_test, "8 bit": test[count - 1]}
-    if taken is not None:
-        test_scores["taken"] = test[count + taken]
-        if taken in tuned:
-            test_scores["taken, fine-tuned"] = tuned[taken]
+    last = len(WIDTHS) - 1
+    test_scores = {"float": float_test, "8 bit": test["homogeneous"][-1]}
+    test_scores |= {kind: test[kind][i] for kind, i in taken.items() if i is not None}
+    for name, key in (("8 bit", ("homogeneous", last)), ("mixed", ("mixed", taken["mixed"]))):
+        if key in tuned:
+            test_scores[f"{name}, tuned"] = tuned[key][1]
+    budget = {
+        kind: budget_scores(
+            sizes[kind], valid[kind], test[kind], *sizes["homogeneous"][[0, -1]].tolist()
+        )
+        for kind in KINDS
+    }
+    volume_of = {
+        kind: hypervolume(
+            np.stack([-valid[kind].mean(1), sizes[kind]], axis=1), found.reference[:2]
+        )
+        for kind in KINDS
+    }
     return BitRecord(
         task=task.name,
         seed=seed,
@@ -304,25 +316,82 @@ def run_task(
         operations=gene_names((task.layers[0],)),
         float_size_kb=sum(leaf.size for leaf in jax.tree.leaves(params)) * 4 / 1e3,
         float_test=float(float_test.mean()),
-        homogeneous=tuple(points[:count]),
-        front=tuple(points[count:]),
+        points={
+            kind: tuple(point(kind, index) for index in range(len(genomes[kind]))) for kind in KINDS
+        },
         taken=taken,
         hypervolume=tuple(map(float, found.hypervolume)),
-        hypervolumes={
-            split: _volumes(scores, sizes, count)
-            for split, scores in (("valid", valid), ("test", test))
-        },
-        test_scores={
-            name: tuple(round(float(value), 3) for value in values)
-            for name, values in test_scores.items()
-        },
+        hypervolumes={kind: float(volume) for kind, volume in volume_of.items()},
+        test_scores={name: _rounded(values) for name, values in test_scores.items()},
+        budget_scores={name: _rounded(values) for name, values in budget.items()},
         test_groups=task.groups["test"],
         config=_describe(config, task_config, seed),
         fingerprint=task.fingerprint,
-        seconds=_seconds(training_s, search_s, found),
+        seconds={
+            "training": round(training_s, 1),
+            "search": round(float(found.seconds.sum()), 1),
+            "genomes_per_s": round(found.genomes.shape[1] / float(np.median(found.seconds)), 2),
+        },
         machine=machine(),
         commit=commit(),
     )
+
+
+def _search(
+    task: BitTask,
+    net: IntegerNet,
+    simple: Mapping[str, np.ndarray],
+    config: Config,
+    seed: int,
+    run_dir: pathlib.Path,
+    console: Console,
+    scores_of: Callable[..., np.ndarray],
+) -> SearchResult:
+    """NSGA-II from the simple nets, or what an earlier start has left of it."""
+    eight = simple["homogeneous"][-1]
+    # The search minimises: the score is turned round.
+    worst = -float(scores_of(simple["homogeneous"], net, task.valid).mean(1).min())
+    reference = [worst, 1.05 * _size_kb(net, eight), 1.05 * _mega_bit_operations(net, eight)]
+    objectives = 3 if config.bit_operations else 2
+
+    def evaluate_one(genome: jax.Array, net: IntegerNet, rows: Any) -> jax.Array:
+        full = full_genome(genome)
+        values = [
+            -integer_scores(task, net, genome, rows).mean(),
+            weight_bits(net, full) / 8e3,
+            mac_bits(net, full) / 1e6,
+        ]
+        return jnp.stack(values[:objectives])
+
+    evaluate = batched(evaluate_one, chunk=config.chunk)
+    algorithm = NSGA2(
+        (min(WIDTHS),) * GENES,
+        (max(WIDTHS),) * GENES,
+        objectives=objectives,
+        population=config.population,
+    )
+    return search(
+        algorithm,
+        lambda genomes: evaluate(genomes, net, task.valid),
+        generations=config.generations,
+        key=jax.random.key(seed),
+        seeds=np.unique(np.concatenate(list(simple.values())), axis=0),
+        reference=np.array(reference[:objectives]),
+        identity={"data": task.fingerprint},
+        run_dir=run_dir,
+        console=console,
+        title=f"{task.name}, search",
+    )
+
+
+def _front(found: SearchResult) -> np.ndarray:
+    """The genomes of the front by size, one for each pair of score and size.
+
+    Most operations have no say in the size, so many genomes come to the same.
+    """
+    _, first = np.unique(found.front_objectives.round(6), axis=0, return_index=True)
+    by_size = first[np.argsort(found.front_objectives[first, 1], kind="stable")]
+    return found.front_genomes[by_size]
 
 
 def _float_params(
@@ -347,22 +416,17 @@ def _float_params(
         checkpoints.close()
 
 
-def _to_finetune(count: int, taken: int | None, wanted: int) -> list[int]:
-    """Indices spread evenly over a front of `count` points, the taken one among them."""
+def _to_finetune(count: int, taken: int | None, wanted: int) -> list[tuple[str, int]]:
+    """Kind and index of the nets to train on: all homogeneous ones, some of a front of `count`."""
     if wanted == 0:
         return []
     spread = np.linspace(0, count - 1, min(wanted, count)).round().astype(int).tolist()
-    return sorted({*spread, *([] if taken is None else [taken])})
+    mixed = sorted({*spread, *([] if taken is None else [taken])})
+    return [("homogeneous", i) for i in range(len(WIDTHS))] + [("mixed", i) for i in mixed]
 
 
-def _volumes(scores: np.ndarray, sizes: np.ndarray, count: int) -> dict[str, float]:
-    """Hypervolume of the first `count` nets (homogeneous) and of the others (mixed)."""
-    objectives = np.stack([-scores.mean(1), sizes], axis=1)
-    reference = np.array([objectives[:count, 0].max(), 1.05 * sizes[:count].max()])
-    return {
-        "homogeneous": float(hypervolume(objectives[:count], reference)),
-        "mixed": float(hypervolume(objectives[count:], reference)),
-    }
+def _rounded(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(round(float(value), 3) for value in values)
 
 
 def _size_kb(net: IntegerNet, genome: np.ndarray) -> float:
@@ -373,18 +437,22 @@ def _mega_bit_operations(net: IntegerNet, genome: np.ndarray) -> float:
     return float(mac_bits(net, full_genome(jnp.asarray(genome)))) / 1e6
 
 
-def _seconds(training_s: float, search_s: float, found: SearchResult) -> dict[str, float]:
-    evaluated = found.genomes.shape[0] * found.genomes.shape[1]
-    return {
-        "training": round(training_s, 1),
-        "search": round(search_s, 1),
-        "genomes_per_s": round(evaluated / search_s, 2),
+def _identity(task: BitTask, config: Config, task_config: TaskConfig, seed: int) -> dict[str, Any]:
+    """What decides the float net, the integer net and what a genome scores."""
+    content = {
+        "task": dataclasses.asdict(task_config),
+        "data": task.fingerprint,
+        "seed": seed,
+        "calibration": config.calibration,
+        "weights": config.weights,
     }
+    return json.loads(json.dumps(content))
 
 
 def _describe(config: Config, task_config: TaskConfig, seed: int) -> dict[str, Any]:
+    """What decides a record, but for the data: their fingerprint stands beside."""
     content = dataclasses.asdict(config) | {"task": dataclasses.asdict(task_config), "seed": seed}
-    # How many genomes run side by side changes no result; the corpus is known by its fingerprint.
+    # How many genomes run side by side changes no result.
     for name in ("tasks", "chunk", "corpus"):
         del content[name]
     return json.loads(json.dumps(content))
@@ -402,49 +470,63 @@ def _configure(arguments: Arguments) -> Config:
     if arguments.tasks:
         tasks = {name: config.tasks[name] for name in arguments.tasks}
         config = dataclasses.replace(config, tasks=tasks)
-    return dataclasses.replace(config, bit_operations=arguments.bit_operations)
+    digits = pathlib.Path(config.corpus) / "digits"
+    if any(name.startswith("digits") for name in config.tasks) and not digits.is_dir():
+        raise SystemExit(f"the tasks with spoken digits need the folder {digits}")
+    options = ("population", "generations", "finetuned", "calibration", "weights")
+    given = {name: getattr(arguments, name) for name in options}
+    given = {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(config, bit_operations=arguments.bit_operations, **given)
 
 
 def _task(name: str, config: Config, cache_dir: pathlib.Path | None, seed: int) -> BitTask:
-    """The data of a task; the seed splits the digits that are read row by row."""
-    folder = pathlib.Path(config.corpus)
+    """The data of a task; its intervals draw voices or recordings as a whole where there are many.
+
+    Those of the spoken digits are over clips, and so speak of these six speakers alone.
+    """
+    digits = pathlib.Path(config.corpus) / "digits"
     match name:
         case "rows":
             return classification_task(row_digits(seed))
         case "words":
-            return classification_task(synthetic_words(cache_dir=cache_dir))
+            return classification_task(synthetic_words(seed, cache_dir=cache_dir), grouped=True)
         case "digits":
-            return classification_task(spoken_digits(folder / "digits", cache_dir=cache_dir))
+            return classification_task(spoken_digits(digits, cache_dir=cache_dir))
         case "digits-held-out":
-            held_out = ("lucas", "theo")
-            return classification_task(
-                spoken_digits(folder / "digits", held_out=held_out, cache_dir=cache_dir)
-            )
+            task = spoken_digits(digits, held_out=("lucas", "theo"), cache_dir=cache_dir)
+            return classification_task(task)
         case "noise":
             fewest = 1 if config.corpus == "synthetic" else 3
-            corpus = _corpus(config, NOISE_MINUTES, cache_dir)
+            corpus = _corpus(config, NOISE_MINUTES, cache_dir, seed)
             return classification_task(noise_classes(corpus, min_recordings=fewest), grouped=True)
         case "gains":
-            return enhancement_task(gain_task(_corpus(config, SyntheticSize(), cache_dir)))
+            corpus = _corpus(config, SyntheticSize(), cache_dir, seed)
+            return enhancement_task(gain_task(corpus, seed=seed))
     raise ValueError(f"no task {name!r}")
 
 
-def _corpus(config: Config, minutes: SyntheticSize, cache_dir: pathlib.Path | None) -> Corpus:
+def _corpus(
+    config: Config, minutes: SyntheticSize, cache_dir: pathlib.Path | None, seed: int
+) -> Corpus:
     if config.corpus == "synthetic":
-        return synthetic_corpus(minutes=minutes, cache_dir=cache_dir)
-    return folder_corpus(config.corpus, cache_dir=cache_dir, name="dynse-mini")
+        return synthetic_corpus(seed=seed, minutes=minutes, cache_dir=cache_dir)
+    return folder_corpus(config.corpus, cache_dir=cache_dir)
 
 
 def _report(preset: str, records: list[BitRecord]) -> Report:
-    first = {record.task: record for record in reversed(records)}
+    first: dict[str, BitRecord] = {}
+    for record in records:
+        first.setdefault(record.task, record)
     curves: dict[str, list[np.ndarray]] = {}
     for record in records:
         curves.setdefault(record.task, []).append(np.array(record.hypervolume))
-    fronts = {name: np.array([p.genome for p in r.front]) for name, r in first.items()}
+    fronts = {
+        name: np.array([p.genome for p in record.points["mixed"]]) for name, record in first.items()
+    }
     sections = [
         Text("What is compared", _WHAT),
         taken_table(records),
-        hypervolume_table(records),
+        front_table(records),
         Figure(
             "Fronts",
             front_figure(
@@ -452,9 +534,9 @@ def _report(preset: str, records: list[BitRecord]) -> Report:
                 scores={name: record.score_name for name, record in first.items()},
                 floats={name: record.float_test for name, record in first.items()},
                 chosen={
-                    name: (r.front[r.taken].size_kb, r.front[r.taken].test)
-                    for name, r in first.items()
-                    if r.taken is not None
+                    name: (point.size_kb, point.test)
+                    for name, record in first.items()
+                    if (point := record.taken_point("mixed")) is not None
                 },
             ),
             "Scores on the test split. Numbers: bits everywhere. The first seed of each task.",
@@ -474,15 +556,15 @@ def _report(preset: str, records: list[BitRecord]) -> Report:
 _WHAT = (
     "- float: the GRU as it was trained, in float32.\n"
     "- homogeneous: all 17 operations of the GRU in integers of the same 2 to 8 bits.\n"
+    "- matrices only: 2 to 8 bits for the six matrices, 8 for all else.\n"
     "- mixed: a width for each operation, found by NSGA-II on the validation split.\n"
     "- taken: the smallest mixed net that is comparable to 8 bits there.\n"
-    "- fine-tuned: points of the front trained on for their widths."
+    "- fine-tuned: nets trained on at their widths; against 8 bits trained on as well."
 )
 _WORDS = {
     "front": "Nets of which none is both smaller and better than another.",
     "genome": "The list of bit widths, one for each operation.",
-    "hypervolume": "The area that a front covers between itself and a fixed bad point: larger is "
-    "better, and no point of the front can be left out without loss.",
+    "hypervolume": "The area between a front and a fixed bad point: larger is better.",
     "interval": "[low, high]: were the same test repeated with other sequences of this kind, the "
     "mean would lie between these in 95 of 100 cases.",
     "kB": "1000 bytes: weights at their widths and biases at 32 bits.",

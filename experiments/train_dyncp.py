@@ -33,8 +33,9 @@ from dynse.data.folders import folder_corpus
 from dynse.data.mixing import MixingConfig, load_source
 from dynse.data.synthetic import SMOKE_SIZE, SyntheticSize, synthetic_corpus
 from dynse.data.testsets import TestSet, read_csv
-from dynse.evaluation.dyncp import DynCPReport, NetResult, score_net, score_references
+from dynse.evaluation.dyncp import DynCPReport
 from dynse.evaluation.metric_process import MetricPool
+from dynse.evaluation.scoring import NetResult, score_net, score_references
 from dynse.models.conv_fsenet import GateConfig
 from dynse.training.gates import GateTraining
 from dynse.training.loop import LoopConfig, write_json

@@ -233,6 +233,14 @@ def _progress(description: str, total: int, enabled: bool) -> Iterator[Callable[
 
 
 def skipped_summary(skipped: Sequence[Skipped]) -> str:
+    """One line for a log: how many files were left out, and the first 20 with their reasons.
+
+    Args:
+        skipped: files left out, at least one.
+
+    Returns:
+        For example "skipped 2 files: clean/train/a/1.wav is digital silence; ...".
+    """
     shown = "; ".join(f"{skip.path} {skip.reason}" for skip in skipped[:_NAMED_IN_LOG])
     more = len(skipped) - _NAMED_IN_LOG
     plural = "file" if len(skipped) == 1 else "files"

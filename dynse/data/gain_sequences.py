@@ -11,8 +11,7 @@ Narayanan and Wang, "On training targets for supervised speech separation", 2014
 reaches 0.9 dB more SI-SDR than the usual exponent 1/2). Features are not relative to the clip's
 level, which no causal system knows; 1e-8 is about the energy of the last bit of 16.
 
-Gains are judged by SI-SDR: `gain_si_sdr` spreads them over the bins, multiplies the noisy spectrum
-and compares the inverse with the clean signal, all inside jit.
+The task carries what its gains are judged with; `dynse.evaluation.band_gains` judges them.
 """
 
 from __future__ import annotations
@@ -25,13 +24,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dynse.audio.mel import band_power, mel_filterbank, spread_matrix
-from dynse.audio.sdr import si_sdr
+from dynse.audio.mel import band_power, mel_filterbank
 from dynse.audio.stft import STFT
 from dynse.data.bank import Corpus
 from dynse.data.drawing import make_test_set
 from dynse.data.sequences import SPLITS, fingerprint, frame_moments, pad_frames
-from dynse.data.testsets import SAMPLE_RATE, Mixture, TestSet, render
+from dynse.data.testsets import SAMPLE_RATE, Mixture, render
 
 BANDS = 32
 SHAPE = STFT(n_fft=512, win_length=512, hop_length=256)
@@ -111,7 +109,6 @@ def gain_task(
     train_per_snr: int = 96,
     valid_per_snr: int = 8,
     test_per_snr: int = 16,
-    test_set: TestSet | None = None,
 ) -> GainTask:
     """Mixtures of 3 to 4 s at -5, 0, 5, 10 and 15 dB, drawn from a corpus.
 
@@ -120,28 +117,24 @@ def gain_task(
         seed: draws the mixtures.
         train_per_snr: mixtures of the training split at each SNR, likewise below.
         valid_per_snr: see train_per_snr.
-        test_per_snr: see train_per_snr; not used where `test_set` is given.
-        test_set: a fixed test set to judge on in place of a drawn one.
+        test_per_snr: see train_per_snr.
 
     Raises:
-        KeyError: the corpus lacks a split, or a recording of `test_set`.
-        ValueError: its samples are not those that `test_set` was drawn from.
+        KeyError: the corpus lacks a split.
     """
     counts = dict(zip(SPLITS, (train_per_snr, valid_per_snr, test_per_snr), strict=True))
     mixtures: dict[str, list[Mixture]] = {}
     for split, per_snr in counts.items():
-        drawn = test_set
-        if split != "test" or test_set is None:
-            drawn = make_test_set(
-                corpus,
-                split,
-                name=f"{corpus.name}-{split}-gains",
-                seed=seed,
-                snrs_db=SNRS_DB,
-                per_snr=per_snr,
-                min_s=3.0,
-                max_s=4.0,
-            )
+        drawn = make_test_set(
+            corpus,
+            split,
+            name=f"{corpus.name}-{split}-gains",
+            seed=seed,
+            snrs_db=SNRS_DB,
+            per_snr=per_snr,
+            min_s=3.0,
+            max_s=4.0,
+        )
         mixtures[split] = [render(spec, corpus) for spec in drawn]
     analysed = {split: _analyse(of_split) for split, of_split in mixtures.items()}
     mean, std = frame_moments([features for features, _ in analysed["train"]])
@@ -154,33 +147,6 @@ def gain_task(
         mean=mean,
         std=std,
     )
-
-
-def gain_si_sdr(gains: jax.Array, audio: MixtureAudio) -> jax.Array:
-    """SI-SDR of mixtures after gains per band.
-
-    Args:
-        gains: (N, T, 32), T that of ``audio.spectrum``; padded frames do not count.
-        audio: the mixtures.
-
-    Returns:
-        (N,) in dB over the valid samples of each; NaN where gains or clean are silent.
-
-    Raises:
-        ValueError: where the gains' shape does not belong to the spectrum's.
-    """
-    if gains.shape != (*audio.spectrum.shape[:2], BANDS):
-        raise ValueError(f"expected gains {(*audio.spectrum.shape[:2], BANDS)}, got {gains.shape}")
-    length = audio.clean.shape[1]
-    spectrum = audio.spectrum * (gains @ spread_matrix(FILTERBANK))
-    valid = jnp.arange(length) < audio.samples[:, None]
-
-    def centred(signal: jax.Array) -> jax.Array:
-        # Without a mean over its valid samples a signal keeps its SI-SDR when zeros follow.
-        mean = jnp.sum(signal * valid, 1, keepdims=True) / audio.samples[:, None]
-        return jnp.where(valid, signal - mean, 0.0)
-
-    return si_sdr(centred(SHAPE.inverse(spectrum, length)), centred(audio.clean))
 
 
 def band_features(spectrum: jax.Array) -> jax.Array:

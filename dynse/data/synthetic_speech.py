@@ -98,7 +98,19 @@ def _phrase_pause(rng: np.random.Generator) -> Sound:
 def articulate(
     sounds: list[Sound], phrase_starts: list[int], voice: Voice, rng: np.random.Generator
 ) -> Articulation:
-    """The tracks of a sequence of sounds."""
+    """The tracks of a sequence of sounds.
+
+    Args:
+        sounds: in order, pauses among them; durations in ms, levels in dB against a stressed
+            vowel. A sound takes its duration rounded to frames of 5 ms, at least one.
+        phrase_starts: index in `sounds` at which each phrase begins, ascending; a phrase ends
+            with a pause. What precedes the first has no melody.
+        voice: who speaks.
+        rng: draws melody, drift, creak and chance in formants and bursts.
+
+    Returns:
+        Tracks of T frames of 5 ms; onsets of bursts in samples at 16 kHz.
+    """
     frames = np.array([max(1, round(sound.duration_ms / _FRAME_MS)) for sound in sounds])
     starts = np.concatenate([[0], np.cumsum(frames)])
     total = int(starts[-1])

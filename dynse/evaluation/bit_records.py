@@ -1,13 +1,20 @@
 """The record of one search for bit widths, and the tables made from such records.
 
 Every net is a point: a genome, its size, and its scores on the validation split, which the search
-looked at, and on the test split, which it did not. The net that is taken is the smallest of the
-front that is comparable to the one with 8 bits everywhere, by the paired differences d of their
-scores over the sequences of the validation split,
+looked at, and on the test split, which it did not. Three kinds of nets are compared:
+
+    homogeneous     b bits everywhere, b = 2 to 8
+    matrices only   b bits for the six matrices, which alone decide the size, 8 for all else: what
+                    one gets without a search
+    mixed           the front that the search found
+
+Of each kind the smallest net is taken that is comparable to 8 bits everywhere, by the paired
+differences d of their scores over the sequences of the validation split,
 
     mean d >= -margin    and    the low end of its 95 % bootstrap interval >= -low margin;
 
-what that net is worth is then read off the test split, once.
+what it is worth is then read off the test split. Being the smallest of many that passed, it is a
+lucky one on the split that chose it, so the table says whether it passes on the test split too.
 """
 
 from __future__ import annotations
@@ -15,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +35,7 @@ from dynse.evaluation.statistics import Interval, paired_difference
 from dynse.evaluation.tables import Table
 
 KIND = "bit search"
-REFERENCE_BITS = 8
+KINDS = ("homogeneous", "matrices only", "mixed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +48,8 @@ class Point:
         mega_bit_operations: per frame, in millions.
         valid: mean score on the validation split.
         test: mean score on the test split.
-        finetuned: mean score on the test split after fine-tuning; None where not done.
+        tuned_valid: mean score on the validation split after fine-tuning; None where not done.
+        tuned_test: likewise on the test split.
     """
 
     genome: tuple[int, ...]
@@ -48,7 +57,8 @@ class Point:
     mega_bit_operations: float
     valid: float
     test: float
-    finetuned: float | None = None
+    tuned_valid: float | None = None
+    tuned_test: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,23 +67,23 @@ class BitRecord:
 
     Attributes:
         task: its name.
-        seed: of the split, the float net and the search.
+        seed: of the float net and the search, and of what is drawn for the data.
         score_name: with its unit; higher is better.
         margins: (mean, low end), what is comparable.
         operations: names of the genes.
         float_size_kb: of the float net, 32 bits a parameter.
         float_test: mean score of the float net on the test split.
-        homogeneous: the points of 2 to 8 bits everywhere, in this order.
-        front: the mixed front, by size.
-        taken: index in `front`; None where none is comparable.
-        hypervolume: over generations, on the validation split.
-        hypervolumes: of "homogeneous" and "mixed" points on "valid" and "test", from one
-            reference, as {"valid": {"mixed": ...}, ...}.
-        test_scores: of every sequence: "float", "8 bit", "taken", "taken, fine-tuned".
+        points: by kind, in the order of their size.
+        taken: by kind: index of the point that is taken; None where none is comparable.
+        hypervolume: over generations, on the validation split; the first is the first population's.
+        hypervolumes: by kind, on the validation split, from the same reference.
+        test_scores: of every sequence: "float", "8 bit", by kind that of the net taken, and
+            "8 bit, tuned" and "mixed, tuned" where it was fine-tuned.
+        budget_scores: by kind, of every sequence: see `budget_scores`.
         test_groups: of every sequence, or None where each is on its own.
-        config: the whole configuration, as JSON.
+        config: all that decided the outcome, as JSON.
         fingerprint: of the data.
-        seconds: "training", "search", "genomes_per_s".
+        seconds: "training", "search" and "genomes_per_s" (of the median generation).
         machine: what `machine()` says.
         commit: what `commit()` says.
         created: UTC time, ISO 8601.
@@ -86,12 +96,12 @@ class BitRecord:
     operations: tuple[str, ...]
     float_size_kb: float
     float_test: float
-    homogeneous: tuple[Point, ...]
-    front: tuple[Point, ...]
-    taken: int | None
+    points: Mapping[str, tuple[Point, ...]]
+    taken: Mapping[str, int | None]
     hypervolume: tuple[float, ...]
-    hypervolumes: Mapping[str, Mapping[str, float]]
+    hypervolumes: Mapping[str, float]
     test_scores: Mapping[str, tuple[float, ...]]
+    budget_scores: Mapping[str, tuple[float, ...]]
     test_groups: tuple[str, ...] | None
     config: Mapping[str, Any]
     fingerprint: str
@@ -105,18 +115,28 @@ class BitRecord:
     @property
     def reference(self) -> Point:
         """The point of 8 bits everywhere."""
-        return self.homogeneous[-1]
+        return self.points["homogeneous"][-1]
 
-    def test_difference(self, which: str = "taken") -> Interval:
-        """Paired difference of a net's test scores to those of 8 bits."""
-        return paired_difference(
-            self.test_scores[which], self.test_scores["8 bit"], groups=self.test_groups
+    def taken_point(self, kind: str) -> Point | None:
+        """The net of this kind that is taken."""
+        index = self.taken[kind]
+        return None if index is None else self.points[kind][index]
+
+    def smaller(self, kind: str) -> float | None:
+        """Percent by which the net taken is smaller than that of 8 bits."""
+        point = self.taken_point(kind)
+        return None if point is None else 100 * (1 - point.size_kb / self.reference.size_kb)
+
+    def comparable(self, kind: str, reference: str = "8 bit") -> tuple[bool, Interval]:
+        """Whether a net is comparable to the reference on the test split, and the difference."""
+        return comparable(
+            self.test_scores[kind], self.test_scores[reference], self.margins, self.test_groups
         )
 
 
 def comparable(
-    scores: np.ndarray,
-    reference: np.ndarray,
+    scores: Sequence[float],
+    reference: Sequence[float],
     margins: tuple[float, float],
     groups: Sequence[str] | None = None,
 ) -> tuple[bool, Interval]:
@@ -127,8 +147,13 @@ def comparable(
         reference: (N,).
         margins: (mean, low end).
         groups: (N,), drawn together; None: each sequence on its own.
+
+    Raises:
+        ValueError: where fewer than two groups give no interval.
     """
     difference = paired_difference(scores, reference, groups=groups)
+    if np.isnan(difference.low):
+        raise ValueError("an interval needs at least two sequences, or groups of them")
     return difference.mean >= -margins[0] and difference.low >= -margins[1], difference
 
 
@@ -154,10 +179,51 @@ def smallest_comparable(
     return None
 
 
+def budget_scores(
+    sizes: Sequence[float], valid: np.ndarray, test: np.ndarray, low: float, high: float
+) -> np.ndarray:
+    """Test scores over all size budgets: what a kind of nets gives who has a budget to keep to.
+
+    For a budget s drawn evenly from low to high, the net of at most that size with the best mean
+    on the validation split is used (the smaller one of equals). The mean of its test scores over
+    s is a score of every sequence, so kinds can be compared in pairs, and as the validation split
+    makes the choice, having more nets to choose from is no advantage in itself.
+
+    Args:
+        sizes: (P,) of which one is at most `low`.
+        valid: (P, N') scores.
+        test: (P, N) scores.
+        low: smallest budget.
+        high: largest budget.
+
+    Returns:
+        (N,).
+
+    Raises:
+        ValueError: where no net keeps to the smallest budget.
+    """
+    sizes = np.asarray(sizes, np.float64)
+    if sizes.min() > low:
+        raise ValueError(f"expected a net of at most {low}, the smallest is {sizes.min()}")
+    order = np.argsort(sizes, kind="stable")
+    # Within rounding, equal means are equal.
+    means = valid.mean(1).round(6)
+    total, best = np.zeros(test.shape[1]), order[0]
+    ends = [*sizes[order[1:]], high]
+    for index, end in zip(order, ends, strict=True):
+        if means[index] > means[best]:
+            best = index
+        begin = max(sizes[index], low)
+        total += max(min(end, high) - begin, 0) * test[best]
+    return total / (high - low)
+
+
 def save_bit_record(path: Path, record: BitRecord) -> Path:
     """Write a record whole."""
-    content = {"kind": KIND, **dataclasses.asdict(record)}
-    return write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    text = json.dumps({"kind": KIND, **dataclasses.asdict(record)}, indent=1, allow_nan=False)
+    # Lists of numbers on one line keep the file small and its diffs readable.
+    text = re.sub(r"\[\s+([^\[\]{}\"]+?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", text)
+    return write_whole(path, text + "\n")
 
 
 def load_bit_record(path: Path) -> BitRecord:
@@ -170,18 +236,19 @@ def load_bit_record(path: Path) -> BitRecord:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         if (kind := content.pop("kind")) != KIND:
             raise ValueError(f"expected kind {KIND!r}, got {kind!r}")
-        for name in ("homogeneous", "front"):
-            content[name] = tuple(
-                Point(**{**point, "genome": tuple(point["genome"])}) for point in content[name]
-            )
-        content["test_scores"] = {k: tuple(v) for k, v in content["test_scores"].items()}
-        for name in ("hypervolume", "test_groups"):
+        content["points"] = {
+            kind: tuple(Point(**{**point, "genome": tuple(point["genome"])}) for point in points)
+            for kind, points in content["points"].items()
+        }
+        for name in ("test_scores", "budget_scores"):
+            content[name] = {key: tuple(values) for key, values in content[name].items()}
+        for name in ("margins", "operations", "hypervolume", "test_groups"):
             content[name] = None if content[name] is None else tuple(content[name])
-        content["margins"] = tuple(content["margins"])
-        content["operations"] = tuple(content["operations"])
         return BitRecord(**content)
     except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
-        raise ValueError(f"{path} is no record of a search for bit widths: {error!r}") from error
+        raise ValueError(
+            f"{path} is no record of a search for bit widths, or of another version: {error!r}"
+        ) from error
 
 
 def is_bit_record(path: Path) -> bool:
@@ -190,95 +257,109 @@ def is_bit_record(path: Path) -> bool:
 
 
 def taken_table(records: Sequence[BitRecord]) -> Table:
-    """One row a search: the net that was taken beside 8 bits everywhere, on the test split."""
+    """One row a search: the nets that were taken beside 8 bits everywhere, on the test split."""
     rows = []
     for record in records:
-        reference = record.reference
-        row = [
-            record.task,
-            str(record.seed),
-            f"{record.float_test:.2f}",
-            f"{reference.test:.2f}",
-            f"{reference.size_kb:.1f}",
+        reference, point = record.reference, record.taken_point("mixed")
+        row = [record.task, str(record.seed), f"{record.float_test:.2f}", f"{reference.test:.2f}"]
+        row.append(f"{reference.size_kb:.1f}")
+        row += [
+            "-" if (smaller := record.smaller(kind)) is None else f"{smaller:.0f} %"
+            for kind in KINDS
         ]
-        if record.taken is None:
-            rows.append((*row, "none", "-", "-", "-", "-"))
-            continue
-        point = record.front[record.taken]
-        smaller = 100 * (1 - point.size_kb / reference.size_kb)
-        row += [f"{point.test:.2f}", f"{point.size_kb:.1f}", f"{smaller:.0f} %"]
-        row.append(record.test_difference().text(2, signed=True))
         tuned = "-"
-        if "taken, fine-tuned" in record.test_scores:
-            tuned = record.test_difference("taken, fine-tuned").text(2, signed=True)
-        rows.append((*row, tuned))
+        if point is None:
+            rows.append((*row, "-", "-", "-", tuned))
+            continue
+        passed, difference = record.comparable("mixed")
+        fewer = 100 * (1 - point.mega_bit_operations / reference.mega_bit_operations)
+        if "mixed, tuned" in record.test_scores:
+            passed_tuned, change = record.comparable("mixed, tuned", "8 bit, tuned")
+            tuned = f"{change.text(2, signed=True)}, {'yes' if passed_tuned else 'no'}"
+        text = difference.text(2, signed=True)
+        rows.append((*row, f"{fewer:.0f} %", text, "yes" if passed else "no", tuned))
     header = (
         "task",
         "seed",
         "float",
         "8 bit",
         "kB",
-        "mixed",
-        "kB",
-        "smaller by",
+        *(f"{kind} smaller by" for kind in KINDS),
+        "mixed: fewer bit operations",
         "mixed against 8 bit",
-        "fine-tuned against 8 bit",
+        "comparable",
+        "both fine-tuned",
     )
-    names = ", ".join(sorted({f"{r.task}: {r.score_name}" for r in records}))
-    return Table(
-        "The smallest net comparable to 8 bits",
-        header,
-        tuple(rows),
-        (
-            f"Scores on the test split ({names}). Taken on the validation split; differences are "
-            "paired by sequence, with 95 % bootstrap intervals. kB: weights and biases.",
-        ),
+    names = sorted({f"{record.task}: {record.score_name}" for record in records})
+    notes = (
+        f"Scores on the test split ({', '.join(names)}); kB: weights and biases of 8 bits "
+        "everywhere. Each net is the smallest of its kind that was comparable on the validation "
+        "split; differences are paired by sequence, with 95 % bootstrap intervals.",
     )
+    return Table("The smallest nets comparable to 8 bits", header, tuple(rows), notes)
 
 
-def hypervolume_table(records: Sequence[BitRecord]) -> Table:
-    """One row a search: hypervolume of mixed and homogeneous points."""
+def front_table(records: Sequence[BitRecord]) -> Table:
+    """One row a search: the mixed front against the homogeneous points and matrices only."""
     rows = []
     for record in records:
         row = [record.task, str(record.seed)]
-        for split in ("valid", "test"):
-            volumes = record.hypervolumes[split]
-            ratio = volumes["mixed"] / volumes["homogeneous"]
-            row += [f"{volumes['homogeneous']:.4g}", f"{volumes['mixed']:.4g}", f"{ratio:.3f}"]
+        for kind in KINDS[:2]:
+            row.append(_ratio(record.hypervolumes["mixed"], record.hypervolumes[kind]))
+        for kind in KINDS[:2]:
+            difference = paired_difference(
+                record.budget_scores["mixed"], record.budget_scores[kind], groups=record.test_groups
+            )
+            row.append(difference.text(2, signed=True))
+        row.append(f"{record.seconds['genomes_per_s']:.0f}")
         rows.append(tuple(row))
     header = (
         "task",
         "seed",
-        "homogeneous, valid",
-        "mixed, valid",
-        "ratio",
-        "homogeneous, test",
-        "mixed, test",
-        "ratio",
+        "hypervolume over homogeneous",
+        "over matrices only",
+        "score over all budgets, against homogeneous",
+        "against matrices only",
+        "genomes/s",
     )
-    note = (
-        "Hypervolume in score times kB, from the worst homogeneous score and 1.05 times the size "
-        "of 8 bits. The front was found on the validation split; on the test split it may lose "
-        "points that it dominated with there."
+    notes = (
+        "Hypervolume on the validation split, where the search looked. Score over all budgets: on "
+        "the test split, for a size budget drawn evenly between 2 and 8 bits everywhere, of the "
+        "net that the validation split picks; paired, with 95 % bootstrap intervals.",
     )
-    return Table("Mixed against homogeneous", header, tuple(rows), (note,))
+    return Table("The mixed front against simpler nets", header, tuple(rows), notes)
+
+
+def _ratio(value: float, reference: float) -> str:
+    return f"{value / reference:.3f}" if reference > 0 else "-"
 
 
 def record_points(record: BitRecord) -> dict[str, Points]:
-    """Test scores over size: the mixed front, the homogeneous points, and fine-tuned points."""
+    """Test scores over size by kind, and those of fine-tuned points.
 
-    def points(chosen: Sequence[Point], scores: Sequence[float], labels: tuple[str, ...] = ()):
-        return Points(np.array([p.size_kb for p in chosen]), np.array(scores), labels)
+    Of the mixed nets those are drawn that no other beats in both size and validation score: after
+    a search for bit operations as well, the front holds more.
+    """
 
-    kinds = {
-        "mixed": points(record.front, [p.test for p in record.front]),
-        "homogeneous": points(
-            record.homogeneous,
-            [p.test for p in record.homogeneous],
-            tuple(str(p.genome[0]) for p in record.homogeneous),
-        ),
+    def points(chosen: Sequence[Point], *, tuned: bool = False, labels: bool = False) -> Points:
+        return Points(
+            np.array([point.size_kb for point in chosen]),
+            np.array([point.tuned_test if tuned else point.test for point in chosen]),
+            tuple(str(point.genome[0]) for point in chosen) if labels else (),
+        )
+
+    mixed, best = [], -np.inf
+    for point in sorted(record.points["mixed"], key=lambda p: (p.size_kb, -p.valid)):
+        if point.valid > best:
+            mixed.append(point)
+            best = point.valid
+    found = {
+        "mixed": points(mixed),
+        "homogeneous": points(record.points["homogeneous"], labels=True),
+        "matrices only": points(record.points["matrices only"]),
     }
-    tuned = [p for p in record.front if p.finetuned is not None]
-    if tuned:
-        kinds["mixed, fine-tuned"] = points(tuned, [p.finetuned for p in tuned])
-    return kinds
+    for kind in ("mixed", "homogeneous"):
+        tuned = [p for p in record.points[kind] if p.tuned_test is not None]
+        if tuned:
+            found[f"{kind}, fine-tuned"] = points(tuned, tuned=True)
+    return found

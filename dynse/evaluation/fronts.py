@@ -109,7 +109,7 @@ def hypervolume_figure(curves: Mapping[str, Sequence[np.ndarray]]) -> bytes:
             curve = np.asarray(curve, float)
             axis.plot(
                 np.arange(len(curve)),
-                curve / curve[-1],
+                curve / max(curve[-1], np.finfo(float).tiny),
                 color=PALETTE[index % len(PALETTE)],
                 linewidth=1.4,
                 alpha=1 if number == 0 else 0.45,

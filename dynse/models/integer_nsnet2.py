@@ -17,7 +17,7 @@ import jax
 
 from dynse.layers.cost import LayerCost
 from dynse.models.conv_fsenet import Aux
-from dynse.models.nsnet2 import NsNet2
+from dynse.models.nsnet2 import NsNet2, floor_gain
 from dynse.quantization import (
     DenseLayer,
     GRULayer,
@@ -72,7 +72,7 @@ class IntegerNsNet2:
     """Runs the integer net where a network that estimates a gain is expected.
 
     Attributes:
-        model: the float network, for its features and cost.
+        model: the float network, for its features, gain floor and cost.
     """
 
     model: NsNet2
@@ -100,7 +100,8 @@ class IntegerNsNet2:
         if state is None:
             state = init_state(net, genome, frames.shape[0])
         state, q = apply_integer(net, genome, state, quantize_input(net, x))
-        return state, dequantize_output(net, genome, q), Aux((), ())
+        gain = floor_gain(dequantize_output(net, genome, q), self.model.gain_floor_db)
+        return state, gain, Aux((), ())
 
     def cost(self) -> list[LayerCost]:
         """Costs of all layers, per frame."""

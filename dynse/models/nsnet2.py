@@ -105,8 +105,8 @@ class NsNet2(nn.Module):
         state2, h = self.gru2(state[1], h)
         h = nn.relu(self.fc3(nn.relu(self.fc2(h))))
         gain = nn.sigmoid(self.fc4(h))
-        if self.gain_floor_db is not None and not train:
-            gain = jnp.maximum(gain, 10 ** (self.gain_floor_db / 20))
+        if not train:
+            gain = floor_gain(gain, self.gain_floor_db)
         return (state1, state2), gain, Aux((), ())
 
     def log_features(self, frames: jax.Array) -> jax.Array:
@@ -162,6 +162,11 @@ def public_nsnet2(**options: Any) -> NsNet2:
     """
     published = {"bins": 161, "features": "floored", "gain_floor_db": -80.0}
     return NsNet2(**{**published, **options})
+
+
+def floor_gain(gain: jax.Array, floor_db: float | None) -> jax.Array:
+    """No gain below a floor in dB; with None, the gain as it is."""
+    return gain if floor_db is None else jnp.maximum(gain, 10 ** (floor_db / 20))
 
 
 def _log_power(magnitudes: jax.Array) -> jax.Array:

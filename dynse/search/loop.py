@@ -38,6 +38,7 @@ class SearchResult(NamedTuple):
         objectives: (N, P, M) float32, theirs.
         front_genomes: (K, G), of all evaluated those that none dominates.
         front_objectives: (K, M), theirs, sorted by the first objective.
+        seconds: (N,) that each generation took, compilation in the first after a start included.
         hypervolume: (N,) of all evaluated up to and with each generation; float64.
         reference: (M,) that it is measured from.
         state: after the last generation.
@@ -47,6 +48,7 @@ class SearchResult(NamedTuple):
     objectives: np.ndarray
     front_genomes: np.ndarray
     front_objectives: np.ndarray
+    seconds: np.ndarray
     hypervolume: np.ndarray
     reference: np.ndarray
     state: SearchState
@@ -96,8 +98,9 @@ def search(
     configuration = _configuration(algorithm, key, seeds, reference, identity)
     genomes: list[np.ndarray] = []
     objectives: list[np.ndarray] = []
+    seconds: list[float] = []
     if path is not None and path.exists():
-        state, genomes, objectives = _load(path, configuration, key)
+        state, genomes, objectives, seconds = _load(path, configuration, key)
         if len(genomes) > generations:
             raise ValueError(
                 f"{path} holds {len(genomes)} generations, more than the {generations} asked for"
@@ -117,9 +120,10 @@ def search(
             genomes.append(np.asarray(asked))
             objectives.append(told)
             tracker.add(genomes[-1], told)
+            seconds.append(time.perf_counter() - started)
             if path is not None:
-                _save(path, configuration, state, genomes, objectives)
-            speed = len(told) / (time.perf_counter() - started)
+                _save(path, configuration, state, genomes, objectives, seconds)
+            speed = len(told) / seconds[-1]
             status = f"hypervolume {tracker.volumes[-1]:.6g}  {speed:.1f} genomes/s"
             progress.update(bar, advance=1, status=status)
     return SearchResult(
@@ -127,6 +131,7 @@ def search(
         objectives=np.stack(objectives),
         front_genomes=tracker.genomes,
         front_objectives=tracker.objectives,
+        seconds=np.array(seconds),
         hypervolume=np.array(tracker.volumes),
         reference=tracker.reference,
         state=state,
@@ -176,7 +181,7 @@ def _configuration(algorithm, key, seeds, reference, identity) -> dict[str, Any]
     return json.loads(json.dumps(content))
 
 
-def _save(path, configuration, state, genomes, objectives) -> None:
+def _save(path, configuration, state, genomes, objectives, seconds) -> None:
     fields = state._replace(key=jax.random.key_data(state.key))._asdict()
     content = io.BytesIO()
     np.savez(
@@ -184,19 +189,21 @@ def _save(path, configuration, state, genomes, objectives) -> None:
         configuration=np.array(json.dumps(configuration)),
         genomes=np.stack(genomes),
         objectives=np.stack(objectives),
+        seconds=np.array(seconds),
         **{f"state_{name}": np.asarray(value) for name, value in fields.items()},
     )
     write_whole(path, content.getvalue())
 
 
 def _load(path, configuration, key):
-    """State, genomes and objectives per generation; of the key only its kind is looked at."""
+    """State; genomes, objectives and seconds per generation. Of the key its kind is looked at."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as content:
             arrays = dict(content)
         found = json.loads(str(arrays["configuration"]))
         fields = {name: arrays[f"state_{name}"] for name in SearchState._fields}
         genomes, objectives = list(arrays["genomes"]), list(arrays["objectives"])
+        seconds = arrays["seconds"].tolist()
     except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is no archive of a search: {error!r}") from error
     if found != configuration:
@@ -210,4 +217,4 @@ def _load(path, configuration, key):
         **jax.tree.map(jax.numpy.asarray, fields),
         key=jax.random.wrap_key_data(data, impl=jax.random.key_impl(key)),
     )
-    return state, genomes, objectives
+    return state, genomes, objectives, seconds

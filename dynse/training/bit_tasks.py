@@ -21,8 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from dynse.data.gain_sequences import BANDS, GainSplit, GainTask, MixtureAudio, gain_si_sdr
+from dynse.data.gain_sequences import BANDS, GainSplit, GainTask, MixtureAudio
 from dynse.data.sequences import SequenceSplit, SequenceTask
+from dynse.evaluation.band_gains import gain_si_sdr
 from dynse.models.gru_classifier import GRUClassifier, last_valid
 from dynse.quantization import (
     DenseLayer,
@@ -44,7 +45,8 @@ from dynse.training.sequences import (
 )
 
 HEAD_BITS = 8
-SILENCE_DB = -30.0
+LOWEST_DB = -30.0
+CALIBRATION_SEQUENCES = 256
 Rows = tuple[Any, ...]  # features (N, T, D), lengths (N,), and what the task needs beside
 
 
@@ -140,11 +142,11 @@ def enhancement_task(task: GainTask) -> BitTask:
         train=rows(task.train),
         valid=rows(task.valid, task.valid_audio),
         test=rows(task.test, task.test_audio),
-        groups={"valid": None, "test": None},
+        groups={s: tuple(map(str, getattr(task, s).groups)) for s in ("valid", "test")},
         fingerprint=task.fingerprint,
         loss=lambda gains, rows: gain_loss(gains, rows[1], rows[2]),
-        # Gains that silence everything have no SI-SDR: a score worse than any that is heard.
-        score=lambda gains, rows: jnp.nan_to_num(gain_si_sdr(gains, rows[3]), nan=SILENCE_DB),
+        # Gains that silence everything have no SI-SDR: the lowest score there is.
+        score=lambda gains, rows: jnp.fmax(gain_si_sdr(gains, rows[3]), LOWEST_DB),
     )
 
 
@@ -177,16 +179,20 @@ def float_scores(task: BitTask, hidden: int, params: Any, rows: Rows) -> jax.Arr
     return task.score(float_net(task, hidden).apply({"params": params}, rows[0])[1], rows)
 
 
-def quantize(
-    task: BitTask,
-    params: Any,
-    *,
-    method: str,
-    weights: str,
-    sequences: int = 256,
-) -> IntegerNet:
-    """The integer net at all widths, calibrated on the first sequences of the training split."""
-    features, lengths = (np.asarray(leaf[:sequences]) for leaf in task.train[:2])
+def quantize(task: BitTask, params: Any, *, method: str, weights: str) -> IntegerNet:
+    """The integer net at all widths, calibrated on sequences of the training split.
+
+    They are spread evenly over the split, which is in the order of classes, voices or SNRs.
+
+    Args:
+        task: what to calibrate with.
+        params: of the float net.
+        method: of the ranges of activations, see `dynse.quantization.calibrate`.
+        weights: of the scales of weights, see `dynse.quantization.build`.
+    """
+    count = len(task.train[1])
+    chosen = np.linspace(0, count - 1, min(count, CALIBRATION_SEQUENCES)).round().astype(int)
+    features, lengths = (np.asarray(leaf)[chosen] for leaf in task.train[:2])
     valid = np.arange(features.shape[1]) < lengths[:, None]
     ranges = calibrate(task.layers, params, [(features, valid)], method=method)
     return build(task.layers, params, ranges, weights=weights)

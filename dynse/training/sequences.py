@@ -29,7 +29,7 @@ class SequenceTraining:
 
     Attributes:
         epochs: passes over the training split.
-        batch_size: sequences per step; what is left over at an epoch's end waits for the next.
+        batch_size: sequences per step; what is left over at an epoch's end is not used in it.
         learning_rate: peak of the cosine schedule, which ends at a hundredth of it.
         weight_decay: decoupled, on matrices alone.
         input_noise: standard deviation of Gaussian noise on the standardised features.
@@ -164,6 +164,8 @@ class SequenceTrainer:
         config = self._config
         opt_state = self._optimizer.init(params)
         best, best_loss = params, float(self._score(params, self._valid, *context))
+        if not math.isfinite(best_loss):
+            raise FloatingPointError(f"the validation loss of the start is {best_loss}")
         lines = [{"epoch": 0, "valid_loss": best_loss}]
         with progress_bar(console) as progress:
             bar = progress.add_task(title, total=config.epochs, status="compiling")
