@@ -1,7 +1,8 @@
 """The record of one search for bit widths, and the tables made from such records.
 
-Every net is a point: a genome, its size, and its scores on the validation split, which the search
-looked at, and on the test split, which it did not. Three kinds of nets are compared:
+Every net is a point: a genome, its size, and its scores on the validation split, which chooses
+among the nets found, and on the test split. The search itself looked at neither. Three kinds of
+nets are compared:
 
     homogeneous     b bits everywhere, b = 2 to 8
     matrices only   b bits for the six matrices, which alone decide the size, 8 for all else: what
@@ -75,8 +76,8 @@ class BitRecord:
         float_test: mean score of the float net on the test split.
         points: by kind, in the order of their size.
         taken: by kind: index of the point that is taken; None where none is comparable.
-        hypervolume: over generations, on the validation split; the first is the first population's.
-        hypervolumes: by kind, on the validation split, from the same reference.
+        hypervolume: over generations, on what the search looked at.
+        hypervolumes: by "search" (what the search looked at) and "test", by kind.
         test_scores: of every sequence: "float", "8 bit", by kind that of the net taken, and
             "8 bit, tuned" and "mixed, tuned" where it was fine-tuned.
         budget_scores: by kind, of every sequence: see `budget_scores`.
@@ -99,7 +100,7 @@ class BitRecord:
     points: Mapping[str, tuple[Point, ...]]
     taken: Mapping[str, int | None]
     hypervolume: tuple[float, ...]
-    hypervolumes: Mapping[str, float]
+    hypervolumes: Mapping[str, Mapping[str, float]]
     test_scores: Mapping[str, tuple[float, ...]]
     budget_scores: Mapping[str, tuple[float, ...]]
     test_groups: tuple[str, ...] | None
@@ -304,8 +305,8 @@ def front_table(records: Sequence[BitRecord]) -> Table:
     rows = []
     for record in records:
         row = [record.task, str(record.seed)]
-        for kind in KINDS[:2]:
-            row.append(_ratio(record.hypervolumes["mixed"], record.hypervolumes[kind]))
+        for volumes in (record.hypervolumes["search"], record.hypervolumes["test"]):
+            row += [_ratio(volumes["mixed"], volumes[kind]) for kind in KINDS[:2]]
         for kind in KINDS[:2]:
             difference = paired_difference(
                 record.budget_scores["mixed"], record.budget_scores[kind], groups=record.test_groups
@@ -316,16 +317,19 @@ def front_table(records: Sequence[BitRecord]) -> Table:
     header = (
         "task",
         "seed",
-        "hypervolume over homogeneous",
-        "over matrices only",
+        "hypervolume over homogeneous, search",
+        "over matrices only, search",
+        "over homogeneous, test",
+        "over matrices only, test",
         "score over all budgets, against homogeneous",
         "against matrices only",
         "genomes/s",
     )
     notes = (
-        "Hypervolume on the validation split, where the search looked. Score over all budgets: on "
-        "the test split, for a size budget drawn evenly between 2 and 8 bits everywhere, of the "
-        "net that the validation split picks; paired, with 95 % bootstrap intervals.",
+        "Hypervolume of the mixed front as a multiple of that of simpler nets, where the search "
+        "looked and on the test split. Score over all budgets: on the test split, for a size "
+        "budget drawn evenly between 2 and 8 bits everywhere, of the net that the validation split "
+        "picks; paired, with 95 % bootstrap intervals.",
     )
     return Table("The mixed front against simpler nets", header, tuple(rows), notes)
 

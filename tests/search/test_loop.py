@@ -50,6 +50,8 @@ def assert_equal(one, other):
         if name == "state":
             left = left._replace(key=jax.random.key_data(left.key))
             right = right._replace(key=jax.random.key_data(right.key))
+        if name == "seconds":  # what a clock says is not the same twice
+            left, right = left.shape, right.shape
         jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
