@@ -7,6 +7,8 @@ to 1e-5. Set through the environment, so that processes which a test starts have
 import os
 import pathlib
 
+import pytest
+
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "float32")
 # Most of the time goes into compiling, and several tests, processes and workers need the same
 # programs: each is compiled once and kept for the next time.
@@ -22,3 +24,17 @@ def pytest_configure(config):
     import jax
 
     jax.config.update("jax_default_matmul_precision", "float32")
+
+
+@pytest.fixture(scope="module")
+def quick_programs():
+    """Programs of this module are compiled with few optimisations: half the time to compile.
+
+    For tests of whole runs, where compiling is most of the time and nothing depends on speed.
+    """
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

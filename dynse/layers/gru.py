@@ -15,8 +15,8 @@ all g times factors known from the forward pass, so the backward scan carries an
 
     g <- dL/dh + g z + dr W_hr^T + dz W_hz^T + dm W_hn^T
 
-and W_h gets its gradient in one matmul after the scan, where plain autodiff adds an outer product
-to it in every frame. `benchmarks/gru.py` measures what that gains.
+and W_h gets its gradient in matmuls over the whole block after the scan, where plain autodiff adds
+an outer product to it in every frame. `benchmarks/gru.py` measures what that gains.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def gru(
     from_input = x.swapaxes(0, 1) @ params["input_kernel"] + params["input_bias"]
     *gate_biases, new_bias = _parts(_per_gate(params["hidden_bias"], state.shape[-1]))
     # The biases of r and z add to the input's; only that of n stands inside a product.
-    shift = jnp.concatenate([*gate_biases, jnp.zeros_like(new_bias)])
+    shift = _joined([*gate_biases, jnp.zeros_like(new_bias)])
     recurrence = _long_recurrence if x.shape[1] >= LONG_BLOCK else _recurrence
     y = recurrence(params["hidden_kernel"], new_bias, state, from_input + shift)
     return y[-1], y.swapaxes(0, 1)
@@ -64,10 +64,11 @@ def _recurrence(kernel, new_bias, state, from_input):
     """Every frame's h (T, B, H), from what the input adds to the gates (T, B, 3H)."""
 
     def step(h, a):
-        h, _ = _cell(h, _parts(a), _parts(h @ kernel), new_bias)
+        h, _ = _cell(h, a, _parts(h @ kernel), new_bias)
         return h, h
 
-    return jax.lax.scan(step, state, from_input)[1]
+    # Split here: a step that splits its frame itself takes about twice as long on a CPU.
+    return jax.lax.scan(step, state, _parts(from_input))[1]
 
 
 @jax.custom_vjp
@@ -81,10 +82,10 @@ def _long_forward(kernel, new_bias, state, from_input):
     kernels = _parts(kernel)
 
     def step(h, a):
-        h, gates = _cell(h, _parts(a), [h @ one for one in kernels], new_bias)
+        h, gates = _cell(h, a, [h @ one for one in kernels], new_bias)
         return h, (h, gates)
 
-    _, (y, gates) = jax.lax.scan(step, state, from_input)
+    _, (y, gates) = jax.lax.scan(step, state, _parts(from_input))
     return y, (kernel, state, y, gates)
 
 
@@ -104,10 +105,9 @@ def _long_backward(residuals, dy):
         return carry, g
 
     dstate, g = jax.lax.scan(step, jnp.zeros_like(state), (dy, z, to_r, to_z, to_m), reverse=True)
-    from_hidden = jnp.concatenate([g * to_r, g * to_z, g * to_m], axis=-1)
-    dkernel = _rows(before).T @ _rows(from_hidden)
-    dnew_bias = (g * to_m).sum((0, 1))
-    return dkernel, dnew_bias, dstate, jnp.concatenate([g * to_r, g * to_z, g * to_n], axis=-1)
+    dr, dz, dn, dm = g * to_r, g * to_z, g * to_n, g * to_m
+    dkernel = _joined([_rows(before).T @ _rows(one) for one in (dr, dz, dm)])
+    return dkernel, dm.sum((0, 1)), dstate, _joined([dr, dz, dn])
 
 
 _long_recurrence.defvjp(_long_forward, _long_backward)
@@ -126,6 +126,10 @@ def _cell(h, from_input, from_hidden, new_bias):
 def _parts(array):
     """The parts of r, z and n along the last axis."""
     return jnp.split(array, 3, axis=-1)
+
+
+def _joined(parts):
+    return jnp.concatenate(parts, axis=-1)
 
 
 def _per_gate(hidden_bias, width):

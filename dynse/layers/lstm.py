@@ -11,7 +11,8 @@ scan over frames does the rest. For long blocks its gradient is written by hand,
     s = dL/dc' through the next frame + e o (1 - t^2)
     do = e t o (1 - o),   di = s g i (1 - i),   df = s c f (1 - f),   dg = s i (1 - g^2)
 
-so the backward scan stores e and s alone, and U gets its gradient in one matmul after it.
+so the backward scan stores e and s alone, and U gets its gradient in matmuls over the
+whole block after it.
 """
 
 from __future__ import annotations
@@ -54,10 +55,11 @@ def _recurrence(kernel, state, from_input):
     """Every frame's h (T, B, H) and the last c, from what the input adds to the gates."""
 
     def step(state, a):
-        (h, c), _ = _cell(state[1], _parts(a), _parts(state[0] @ kernel))
+        (h, c), _ = _cell(state[1], a, _parts(state[0] @ kernel))
         return (h, c), h
 
-    (_, cell), y = jax.lax.scan(step, state, from_input)
+    # Split here, as in the GRU: a step that splits its frame itself takes longer.
+    (_, cell), y = jax.lax.scan(step, state, _parts(from_input))
     return y, cell
 
 
@@ -72,10 +74,10 @@ def _long_forward(kernel, state, from_input):
     kernels = _parts(kernel)
 
     def step(state, a):
-        (h, c), gates = _cell(state[1], _parts(a), [state[0] @ one for one in kernels])
+        (h, c), gates = _cell(state[1], a, [state[0] @ one for one in kernels])
         return (h, c), (h, c, gates)
 
-    (_, cell), (y, cells, gates) = jax.lax.scan(step, state, from_input)
+    (_, cell), (y, cells, gates) = jax.lax.scan(step, state, _parts(from_input))
     return (y, cell), (kernel, state, y, cells, gates)
 
 
@@ -104,9 +106,9 @@ def _long_backward(residuals, cotangents):
         (dy, f, to_c, to_i, to_f, to_g, to_o),
         reverse=True,
     )
-    gates = jnp.concatenate([s * to_i, s * to_f, s * to_g, e * to_o], axis=-1)
-    dkernel = before.reshape(-1, before.shape[-1]).T @ gates.reshape(-1, gates.shape[-1])
-    return dkernel, dstate, gates
+    gates = [s * to_i, s * to_f, s * to_g, e * to_o]
+    dkernel = [_rows(before).T @ _rows(one) for one in gates]
+    return jnp.concatenate(dkernel, axis=-1), dstate, jnp.concatenate(gates, axis=-1)
 
 
 _long_recurrence.defvjp(_long_forward, _long_backward)
@@ -124,6 +126,10 @@ def _cell(c, from_input, from_hidden):
 def _parts(array):
     """The parts of i, f, g and o along the last axis."""
     return jnp.split(array, 4, axis=-1)
+
+
+def _rows(array):
+    return array.reshape(-1, array.shape[-1])
 
 
 class LSTM(nn.Module):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from contract import QUICK
 from quantization import nets
 from quantization.nets import LAYERS, random_genome, run_fake, run_integer, signal, small_net
 
@@ -61,13 +62,12 @@ def test_requantize_with_the_same_weights_changes_nothing():
     _assert_equal(again, net)
 
 
-@jax.jit
 def _fake_loss(params, net, genome, x, target):
     _, y = apply_fake(net, params, genome, init_state(net, genome, x.shape[0]), x)
     return jnp.square(y - target).mean()
 
 
-fake_gradient = jax.jit(jax.value_and_grad(_fake_loss, argnums=(0, 3)))
+fake_gradient = jax.jit(jax.value_and_grad(_fake_loss, argnums=(0, 3)), compiler_options=QUICK)
 
 
 @jax.jit

@@ -1,7 +1,5 @@
 """The integer net against the int64 oracle, bit for bit; and its own promises."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +7,7 @@ import pytest
 from quantization import nets
 from quantization.nets import LAYERS, random_genome, run_integer, signal, small_net
 from quantization.oracle import Oracle, half_to_even
+from quantization.uniform_noise import float_output, predicted_snr_db, snr_db
 
 from dynse.quantization import (
     DenseLayer,
@@ -207,45 +206,28 @@ def _output_snr_db(net, x, y, bits):
     genome = homogeneous(net.layers, bits)
     state = init_state(net, genome, len(x))
     _, q = run_integer(net, genome, state, quantize_input(net, x))
-    error = np.asarray(dequantize_output(net, genome, q)) - y
-    return 10 * np.log10(np.var(y) / np.square(error).mean())
-
-
-def _float_output(params, x):
-    """The float net, frame by frame in NumPy float64."""
-
-    def sigmoid(a):
-        return 1 / (1 + np.exp(-a))
-
-    x = x.astype(np.float64)
-    for layer in LAYERS:
-        own = {name: value.astype(np.float64) for name, value in params[layer.name].items()}
-        if isinstance(layer, DenseLayer):
-            x = x @ own["kernel"] + own["bias"]
-            x = {"none": x, "relu": np.maximum(x, 0), "sigmoid": sigmoid(x)}[layer.activation]
-            continue
-        h, hs = np.zeros((len(x), nets.HIDDEN)), []
-        for t in range(x.shape[1]):
-            of_x = np.split(x[:, t] @ own["input_kernel"] + own["input_bias"], 3, axis=1)
-            of_h = np.split(h @ own["hidden_kernel"] + own["hidden_bias"], 3, axis=1)
-            r, z = sigmoid(of_x[0] + of_h[0]), sigmoid(of_x[1] + of_h[1])
-            h = (1 - z) * np.tanh(of_x[2] + r * of_h[2]) + z * h
-            hs.append(h)
-        x = np.stack(hs, axis=1)
-    return x
+    return snr_db(np.asarray(dequantize_output(net, genome, q)), y)
 
 
 @pytest.mark.parametrize("weights", ["minmax", "mse"])
 @pytest.mark.parametrize("method", ["minmax", "mse"])
-def test_eight_bits_are_near_the_float_net_and_two_are_not(method, weights):
+def test_the_error_is_that_of_uniform_noise(method, weights):
+    """At 8, 6 and 4 bits as predicted, up to what the noise draws differ by; at 2 bits no use.
+
+    One net is one draw, so three standard deviations of the draws are allowed. The model knows no
+    clipping: at 2 bits it does not hold, and there the error is as large as the output varies.
+    """
     params, net = small_net(method, weights)
+    ranges = calibrate(LAYERS, params, [signal(1, 8, 40)], method=method)
     x = signal(7, 8, 20)
-    y = _float_output(params, x)
-    snr_db = [_output_snr_db(net, x, y, bits) for bits in (8, 6, 4, 2)]
-    assert snr_db[0] > 25
-    # 6 dB a bit, so 12 dB a step of two; less where clipping dominates.
-    assert all(a > b + 4 for a, b in itertools.pairwise(snr_db))
-    assert snr_db[-1] < snr_db[0] - 20
+    y = float_output(LAYERS, params, x)
+    found = {bits: _output_snr_db(net, x, y, bits) for bits in (8, 6, 4, 2)}
+    for bits in (8, 6, 4):
+        mean, deviation = predicted_snr_db(LAYERS, params, ranges, x, bits)
+        assert abs(found[bits] - mean) < 3 * deviation
+        # Negative control: that of the net with two bits less is not within it.
+        assert abs(found[bits - 2] - mean) > 3 * deviation
+    assert found[2] < 0 < found[4]
 
 
 def test_float32_matmul_is_used_only_where_it_is_exact():

@@ -105,15 +105,16 @@ def _gru(layer, own, x, rounding):
     return np.stack(hs, axis=1)
 
 
-def predicted_snr_db(layers, params, ranges, x, bits, draws=8):
-    """SNR of the output under the model, its noise power averaged over draws."""
+def snr_db(value, reference):
+    """Power of what varies in the reference over that of the error, dB."""
+    return 10 * np.log10(np.var(reference) / np.square(value - reference).mean())
+
+
+def predicted_snr_db(layers, params, ranges, x, bits, draws=32):
+    """Mean and standard deviation, over draws of the noise, of the SNR under the model."""
     y = float_output(layers, params, x)
-    power = np.mean(
-        [
-            np.square(
-                float_output(layers, params, x, UniformNoise(ranges, bits, seed)) - y
-            ).mean()
-            for seed in range(draws)
-        ]
-    )
-    return 10 * np.log10(np.var(y) / power)
+    found = [
+        snr_db(float_output(layers, params, x, UniformNoise(ranges, bits, seed)), y)
+        for seed in range(draws)
+    ]
+    return np.mean(found), np.std(found)

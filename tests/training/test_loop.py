@@ -15,6 +15,8 @@ from dynse.training.checkpoints import CheckpointError, Checkpoints
 from dynse.training.loop import DivergedError, LoopConfig, train
 from dynse.training.runs import load_run, new_state, run_config, train_run
 
+pytestmark = pytest.mark.usefixtures("quick_programs")
+
 
 class StopError(Exception):
     """Stands for a kill."""
