@@ -21,6 +21,7 @@ from dynse.evaluation.bit_records import (
     is_bit_record,
     load_bit_record,
     taken_table,
+    task_table,
 )
 from dynse.evaluation.cost import CostTotals, cost_table
 from dynse.evaluation.gates import gate_table
@@ -69,7 +70,7 @@ def main(arguments: Arguments) -> str:
         raise SystemExit(f"no records in {arguments.records}")
     if all(is_bit_record(path) for path in paths):
         searches = [load_bit_record(path) for path in paths]
-        found = [taken_table(searches), front_table(searches)]
+        found = [task_table(searches), taken_table(searches), front_table(searches)]
     else:
         records = load_records(paths)
         order = {"noisy": 0, "oracle Wiener": 1, "oracle Wiener, bounded": 2, "dense": 3}

@@ -50,6 +50,7 @@ from dynse.evaluation.bit_records import (
     save_bit_record,
     smallest_comparable,
     taken_table,
+    task_table,
 )
 from dynse.evaluation.fronts import bits_figure, front_figure, hypervolume_figure
 from dynse.evaluation.report import Figure, Report, Text, write_report
@@ -227,7 +228,7 @@ def main(arguments: Arguments) -> list[BitRecord]:
             )
             save_bit_record(path, record)
             records.append(record)
-    table = taken_table(records)
+    table = task_table(records)
     console.print(f"{table.title}\n{table.markdown()}", markup=False)
     console.print(f"Report: {write_report(run_dir, _report(arguments.preset, records))}")
     return records
@@ -543,6 +544,7 @@ def _report(preset: str, records: list[BitRecord]) -> Report:
     }
     sections = [
         Text("What is compared", _WHAT),
+        task_table(records),
         taken_table(records),
         front_table(records),
         Figure(

@@ -9,13 +9,13 @@ nets are compared:
                     one gets without a search
     mixed           the front that the search found
 
-Of each kind the smallest net is taken that is comparable to 8 bits everywhere, by the paired
-differences d of their scores over the sequences of the validation split,
+A net is comparable to 8 bits everywhere by the paired differences d of their scores, where
 
-    mean d >= -margin    and    the low end of its 95 % bootstrap interval >= -low margin;
+    mean d >= -margin    and    the low end of its 95 % bootstrap interval >= -low margin.
 
-what it is worth is then read off the test split. Being the smallest of many that passed, it is a
-lucky one on the split that chose it, so the table says whether it passes on the test split too.
+Of each kind the smallest net is taken that is comparable on the validation split at half the
+margin: being the smallest of many that pass, it is a lucky one there (ours). Whether it is
+comparable is then read off the test split.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import numpy as np
 
 from dynse.atomic import write_whole
 from dynse.evaluation.fronts import Points
-from dynse.evaluation.statistics import Interval, paired_difference
+from dynse.evaluation.statistics import Interval, mean_interval, paired_difference
 from dynse.evaluation.tables import Table
 
 KIND = "bit search"
@@ -165,7 +165,7 @@ def smallest_comparable(
     margins: tuple[float, float],
     groups: Sequence[str] | None = None,
 ) -> int | None:
-    """Index of the smallest net whose scores are comparable; None where there is none.
+    """Index of the smallest net that is comparable at half the margin of the mean, or None.
 
     Args:
         sizes: (P,).
@@ -174,8 +174,9 @@ def smallest_comparable(
         margins: see `comparable`.
         groups: see `comparable`.
     """
+    halved = (margins[0] / 2, margins[1])
     for index in np.argsort(sizes, kind="stable"):
-        if comparable(scores[index], reference, margins, groups)[0]:
+        if comparable(scores[index], reference, halved, groups)[0]:
             return int(index)
     return None
 
@@ -298,6 +299,59 @@ def taken_table(records: Sequence[BitRecord]) -> Table:
         "split; differences are paired by sequence, with 95 % bootstrap intervals.",
     )
     return Table("The smallest nets comparable to 8 bits", header, tuple(rows), notes)
+
+
+def pooled_difference(records: Sequence[BitRecord], which: str, reference: str) -> Interval:
+    """Paired difference of test scores over several seeds of one task.
+
+    Where the seeds share their test split, the differences of a sequence are averaged first, so
+    that the interval speaks of sequences; else every seed brings sequences of its own.
+
+    Args:
+        records: of one task.
+        which: key of `test_scores`.
+        reference: likewise.
+    """
+    differences = [
+        np.subtract(record.test_scores[which], record.test_scores[reference]) for record in records
+    ]
+    if len({record.fingerprint for record in records}) == 1:
+        return mean_interval(np.mean(differences, axis=0), groups=records[0].test_groups)
+    groups = [
+        (record.seed, group)
+        for record in records
+        for group in record.test_groups or range(len(record.test_scores[which]))
+    ]
+    return mean_interval(np.concatenate(differences), groups=groups)
+
+
+def task_table(records: Sequence[BitRecord]) -> Table:
+    """One row a task: what is taken of each kind, over its seeds."""
+    tasks: dict[str, list[BitRecord]] = {}
+    for record in records:
+        tasks.setdefault(record.task, []).append(record)
+    rows = []
+    for task, runs in tasks.items():
+        row = [task, str(len(runs)), f"{np.mean([run.reference.test for run in runs]):.2f}"]
+        for kind in KINDS:
+            chosen = [run for run in runs if run.taken[kind] is not None]
+            if not chosen:
+                row += ["-", "-"]
+                continue
+            smaller = [run.smaller(kind) for run in chosen]
+            row.append(f"{np.mean(smaller):.0f} % ({min(smaller):.0f} to {max(smaller):.0f})")
+            difference = pooled_difference(chosen, kind, "8 bit")
+            passed = (
+                difference.mean >= -runs[0].margins[0] and difference.low >= -runs[0].margins[1]
+            )
+            row.append(f"{difference.text(2, signed=True)}, {'yes' if passed else 'no'}")
+        rows.append(tuple(row))
+    columns = [name for kind in KINDS for name in (f"{kind} smaller by", "against 8 bit")]
+    notes = (
+        "Mean over the seeds and its range; difference to 8 bits on the test split, paired by "
+        "sequence over all seeds, with its 95 % bootstrap interval and whether it is comparable.",
+    )
+    return Table("Taken, over seeds", ("task", "seeds", "8 bit", *columns), tuple(rows), notes)
 
 
 def front_table(records: Sequence[BitRecord]) -> Table:

@@ -13,10 +13,12 @@ from dynse.evaluation.bit_records import (
     front_table,
     is_bit_record,
     load_bit_record,
+    pooled_difference,
     record_points,
     save_bit_record,
     smallest_comparable,
     taken_table,
+    task_table,
 )
 from dynse.evaluation.fronts import bits_figure, cluster_order, front_figure, hypervolume_figure
 
@@ -51,7 +53,8 @@ def test_groups_widen_the_interval():
 
 def test_the_smallest_comparable_net_is_taken():
     scores = np.stack([wrong(0), wrong(50), wrong(1), wrong(0)])
-    assert smallest_comparable([40, 10, 20, 30], scores, RIGHT, MARGINS) == 2
+    assert smallest_comparable([40, 10, 20, 30], scores, RIGHT, MARGINS) == 3  # at half the margin
+    assert smallest_comparable([40, 10, 20, 30], scores, RIGHT, (1.0, 2.0)) == 2
     assert smallest_comparable([1], wrong(50)[None], RIGHT, MARGINS) is None
 
 
@@ -170,6 +173,23 @@ def test_tables_say_what_was_found(record):
     assert row["over matrices only, search"] == "-"
     assert row["over matrices only, test"] == "0.250"
     assert row["against matrices only"].startswith("+1.00")
+
+
+def test_seeds_are_pooled_by_sequence_where_they_share_their_data(record):
+    scores = {**record.test_scores, "8 bit": (0.0, 0.0), "mixed": (100.0, 0.0)}
+    one = dataclasses.replace(record, test_scores=scores)
+    two = dataclasses.replace(
+        record, seed=2, test_scores={**scores, "mixed": (0.0, 100.0)}, fingerprint="abc"
+    )
+    shared = pooled_difference([one, two], "mixed", "8 bit")
+    assert (shared.mean, shared.low, shared.high, shared.count) == (50, 50, 50, 2)
+    other = dataclasses.replace(two, fingerprint="def")
+    apart = pooled_difference([one, other], "mixed", "8 bit")
+    assert (apart.mean, apart.count) == (50, 4)
+    assert apart.low < 50 < apart.high
+    row = cells(task_table([one, two]))
+    assert row["seeds"] == "2"
+    assert row["mixed smaller by"] == "45 % (45 to 45)"
 
 
 def test_pictures(record):

@@ -36,7 +36,12 @@ def test_a_record_and_a_report(run):
     assert set(record.budget_scores) == {"homogeneous", "matrices only", "mixed"}
     assert len(record.budget_scores["mixed"]) == len(record.test_scores["float"]) == 359
     text = (arguments.run_dir / "report.md").read_text()
-    for title in ("smallest nets comparable", "mixed front against", "Bits of every"):
+    for title in (
+        "Taken, over seeds",
+        "smallest nets comparable",
+        "mixed front against",
+        "Bits of every",
+    ):
         assert title in text
 
 
