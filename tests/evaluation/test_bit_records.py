@@ -187,8 +187,10 @@ def test_seeds_are_pooled_by_sequence_where_they_share_their_data(record):
     apart = pooled_difference([one, other], "mixed", "8 bit")
     assert (apart.mean, apart.count) == (50, 4)
     assert apart.low < 50 < apart.high
-    row = cells(task_table([one, two]))
+    taken = {"homogeneous": None, "matrices only": None, "mixed": 1}
+    row = cells(task_table([dataclasses.replace(one, taken=taken) for one in (one, two)]))
     assert row["seeds"] == "2"
+    assert row["homogeneous smaller by"] == "-"
     assert row["mixed smaller by"] == "45 % (45 to 45)"
 
 
