@@ -84,8 +84,14 @@ def test_wrong_use_is_named():
     with pytest.raises(ValueError, match="must be positive"):
         SequenceTraining(epochs=0)
     trainer = SequenceTrainer(lambda p, r: jnp.log(p["w"].sum() - 1), TRAIN, VALID, CONFIG)
-    with pytest.raises(FloatingPointError, match="a lower learning_rate"):
+    with pytest.raises(FloatingPointError, match="validation loss of the start is nan"):
         trainer(START, seed=0)
+
+    def cliff(params, rows):  # the first step leads beyond it
+        return jnp.log(1 - 1e6 * jnp.square(params["w"]).sum()) - params["w"].sum()
+
+    with pytest.raises(FloatingPointError, match="a lower learning_rate"):
+        SequenceTrainer(cliff, TRAIN, VALID, CONFIG)(START, seed=0)
 
 
 def test_classification_counts_the_last_valid_frame_alone():
