@@ -10,7 +10,7 @@ validation split, fine-tunes some of the front, and scores all of them on the te
 Beside the mixed nets stand those that need no search: 2 to 8 bits everywhere, and 2 to 8 bits for
 the matrices alone; both are in the first population. It ends with report.html: fronts, hypervolume
 over generations, bits per operation, tables. Started again on the same folder it goes on where it
-stopped. Default: about 8 minutes on a laptop CPU.
+stopped.
 
 Miccini et al., "Towards a tailored mixed-precision sub-8-bit quantization scheme for Gated
 Recurrent Units using Genetic Algorithms", arXiv 2402.12263.
