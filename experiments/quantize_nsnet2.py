@@ -1,6 +1,6 @@
 """nsNet2 in integers end to end: trained in float, quantised, scored beside the float net.
 
-    python experiments/quantize_nsnet2.py                     # embedded corpus, minutes on 2 cores
+    python experiments/quantize_nsnet2.py                     # a small net, embedded corpus
     python experiments/quantize_nsnet2.py --preset smoke      # shows that all works
     python experiments/quantize_nsnet2.py --preset mini --corpus FOLDER    # half an hour on 2 cores
 
@@ -103,7 +103,7 @@ class Arguments:
     """Train nsNet2, quantise it, score both, write the report."""
 
     preset: Literal["default", "smoke", "mini"] = "default"
-    """default: minutes, a small net on the embedded corpus; smoke: shows that all works; mini:
+    """default: a small net on the embedded corpus; smoke: shows that all works; mini:
     the full net, 2,400 steps on a folder corpus."""
     run_dir: pathlib.Path | None = None
     """Where everything goes, runs/nsnet2-PRESET if not given; an interrupted run goes on there."""

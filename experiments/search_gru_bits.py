@@ -1,6 +1,6 @@
 """A GRU in integers, a bit width for each of its 17 operations, found by a genetic search.
 
-    python experiments/search_gru_bits.py                     # embedded tasks, minutes on 2 cores
+    python experiments/search_gru_bits.py                     # embedded tasks
     python experiments/search_gru_bits.py --preset smoke      # half a minute, shows that all works
     python experiments/search_gru_bits.py --preset mini --corpus FOLDER    # hours on 2 cores
 
@@ -119,7 +119,7 @@ class Config:
         weights: method of the scales of weights, likewise.
         error: what is minimised beside the size, "loss" or "score", see `search_error`.
         bit_operations: a third objective, bit operations per frame.
-        chunk: genomes evaluated side by side; on a CPU one at a time is fastest.
+        chunk: genomes evaluated side by side; `benchmarks/search.py` measures others.
         corpus: "synthetic" or a folder.
     """
 
@@ -132,7 +132,7 @@ class Config:
     weights: str = "mse"
     error: str = "loss"
     bit_operations: bool = False
-    chunk: int = 1
+    chunk: int = 8
     corpus: str = "synthetic"
 
 
@@ -172,7 +172,7 @@ class Arguments:
     """Search the bit widths of a GRU on sequential tasks, write the report."""
 
     preset: Literal["default", "smoke", "mini"] = "default"
-    """default: minutes on embedded tasks; smoke: half a minute; mini: 64 genomes x 60 generations
+    """default: embedded tasks; smoke: half a minute; mini: 64 genomes x 60 generations
     on a folder corpus with clean/, noise/ and digits/."""
     run_dir: pathlib.Path | None = None
     """Where everything goes, runs/bits-PRESET if not given; an interrupted run goes on there."""

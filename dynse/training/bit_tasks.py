@@ -97,8 +97,7 @@ def classification_task(task: SequenceTask, *, grouped: bool = False) -> BitTask
     """Score: 100 where the class is right, else 0, so that means are accuracies in %.
 
     The search looks at training sequences, and the validation split stays fresh to choose with:
-    when both were one, the smallest net that seemed comparable lost 2 to 5 points on the test
-    split.
+    were both one, the smallest of thousands of nets that seems comparable would be a lucky one.
 
     Args:
         task: the data.
@@ -252,7 +251,7 @@ def search_error(
         genome: (17,) int32, may be traced.
         rows: usually `task.search`.
         kind: "score", minus the mean score (the paper); or "loss", ours: the accuracy on training
-            sequences saturates at a third of the size, where the loss still tells nets apart.
+            sequences saturates for small nets already, where the loss still tells them apart.
     """
     outputs = integer_outputs(task, net, genome, rows)
     return task.loss(outputs, rows) if kind == "loss" else -task.score(outputs, rows).mean()
