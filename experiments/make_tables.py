@@ -16,13 +16,8 @@ import pathlib
 
 import tyro
 
-from dynse.evaluation.bit_records import (
-    front_table,
-    is_bit_record,
-    load_bit_record,
-    taken_table,
-    task_table,
-)
+from dynse.evaluation.bit_records import is_bit_record, load_bit_record
+from dynse.evaluation.bit_tables import front_table, taken_table, task_table
 from dynse.evaluation.cost import CostTotals, cost_table
 from dynse.evaluation.gates import gate_table
 from dynse.evaluation.scores import RunRecord, load_records

@@ -7,7 +7,7 @@ relative to the segment's own level, so that level tells nothing about the class
 
 Splits share no recording. A class is used where it has enough recordings in the corpus' train and
 test splits; where its validation split lacks some, the last recordings of its train split are
-moved there.
+moved there: choices that are made on few recordings are made on luck.
 
 Features, our choice: 24 mel bands of 60 Hz to 8 kHz, windows of 64 ms every 32 ms (frames twice as
 long as those of the enhancer, in place of averaging two): 1.5 s are 46 frames.
@@ -36,6 +36,7 @@ def noise_classes(
     valid_per_class: int = 24,
     test_per_class: int = 48,
     min_recordings: int = 1,
+    valid_recordings: int = 1,
 ) -> SequenceTask:
     """The noise classes of a corpus.
 
@@ -46,7 +47,8 @@ def noise_classes(
             have as many as the class with fewest distinct segments.
         valid_per_class: see train_per_class.
         test_per_class: see train_per_class.
-        min_recordings: fewest recordings of a class in every split.
+        min_recordings: fewest recordings of a class in the train and test splits.
+        valid_recordings: fewest in the validation split, which may take them from the train split.
 
     Returns:
         The task with recordings as groups and ids like "<recording>@<first sample>".
@@ -57,10 +59,10 @@ def noise_classes(
             recordings.
     """
     counts = dict(zip(SPLITS, (train_per_class, valid_per_class, test_per_class), strict=True))
-    if min(segment_s, min_recordings, *counts.values()) <= 0:
+    if min(segment_s, min_recordings, valid_recordings, *counts.values()) <= 0:
         raise ValueError(
             "expected a segment, recordings and segments per class above 0, "
-            f"got {segment_s}, {min_recordings} and {counts}"
+            f"got {segment_s}, {min_recordings}, {valid_recordings} and {counts}"
         )
     missing = [split for split in SPLITS if split not in corpus.noise]
     if missing:
@@ -68,7 +70,7 @@ def noise_classes(
     recordings = {
         name: chosen
         for name in sorted(set(corpus.noise["train"].groups))
-        if (chosen := _recordings(corpus, name, min_recordings))
+        if (chosen := _recordings(corpus, name, min_recordings, valid_recordings))
     }
     if len(recordings) < 2:
         raise ValueError(
@@ -88,16 +90,17 @@ def noise_classes(
 
 
 def _recordings(
-    corpus: Corpus, noise_class: str, fewest: int
+    corpus: Corpus, noise_class: str, fewest: int, valid: int
 ) -> dict[str, list[tuple[Bank, int]]] | None:
     """The recordings (bank, index) of a class by split; None where it has too few."""
     found = {
         split: [(bank, index) for index, g in enumerate(bank.groups) if g == noise_class]
         for split, bank in ((split, corpus.noise[split]) for split in SPLITS)
     }
-    while len(found["valid"]) < fewest < len(found["train"]):
+    while len(found["valid"]) < valid and len(found["train"]) > fewest:
         found["valid"].append(found["train"].pop())
-    return found if min(map(len, found.values())) >= fewest else None
+    enough = {"train": fewest, "valid": valid, "test": fewest}
+    return found if all(len(found[split]) >= enough[split] for split in SPLITS) else None
 
 
 def _segments(recordings: list[tuple[Bank, int]], length: int, most: int, label: int) -> list[Clip]:

@@ -1,4 +1,4 @@
-"""The record of one search for bit widths, and the tables made from such records.
+"""The record of one search for bit widths, and what its nets are compared by.
 
 Every net is a point: a genome, its size, and its scores on the validation split, which chooses
 among the nets found, and on the test split. The search itself looked at neither. Three kinds of
@@ -15,7 +15,8 @@ A net is comparable to 8 bits everywhere by the paired differences d of their sc
 
 Of each kind the smallest net is taken that is comparable on the validation split at half the
 margin: being the smallest of many that pass, it is a lucky one there (ours). Whether it is
-comparable is then read off the test split.
+comparable is then read off the test split. The smallest of the three is what the search gives:
+the simple nets are in its first population.
 """
 
 from __future__ import annotations
@@ -31,9 +32,7 @@ from typing import Any
 import numpy as np
 
 from dynse.atomic import write_whole
-from dynse.evaluation.fronts import Points
 from dynse.evaluation.statistics import Interval, mean_interval, paired_difference
-from dynse.evaluation.tables import Table
 
 KIND = "bit search"
 KINDS = ("homogeneous", "matrices only", "mixed")
@@ -122,6 +121,16 @@ class BitRecord:
         """The net of this kind that is taken."""
         index = self.taken[kind]
         return None if index is None else self.points[kind][index]
+
+    @property
+    def smallest_kind(self) -> str:
+        """The kind of the smallest net taken; of equals the simpler one.
+
+        Raises:
+            ValueError: where none is, which cannot be where 8 bits everywhere is a candidate.
+        """
+        taken = [kind for kind in KINDS if self.taken[kind] is not None]
+        return min(taken, key=lambda kind: self.taken_point(kind).size_kb)
 
     def smaller(self, kind: str) -> float | None:
         """Percent by which the net taken is smaller than that of 8 bits."""
@@ -258,50 +267,9 @@ def is_bit_record(path: Path) -> bool:
     return json.loads(Path(path).read_text(encoding="utf-8")).get("kind") == KIND
 
 
-def taken_table(records: Sequence[BitRecord]) -> Table:
-    """One row a search: the nets that were taken beside 8 bits everywhere, on the test split."""
-    rows = []
-    for record in records:
-        reference, point = record.reference, record.taken_point("mixed")
-        row = [record.task, str(record.seed), f"{record.float_test:.2f}", f"{reference.test:.2f}"]
-        row.append(f"{reference.size_kb:.1f}")
-        row += [
-            "-" if (smaller := record.smaller(kind)) is None else f"{smaller:.0f} %"
-            for kind in KINDS
-        ]
-        tuned = "-"
-        if point is None:
-            rows.append((*row, "-", "-", "-", tuned))
-            continue
-        passed, difference = record.comparable("mixed")
-        fewer = 100 * (1 - point.mega_bit_operations / reference.mega_bit_operations)
-        if "mixed, tuned" in record.test_scores:
-            passed_tuned, change = record.comparable("mixed, tuned", "8 bit, tuned")
-            tuned = f"{change.text(2, signed=True)}, {'yes' if passed_tuned else 'no'}"
-        text = difference.text(2, signed=True)
-        rows.append((*row, f"{fewer:.0f} %", text, "yes" if passed else "no", tuned))
-    header = (
-        "task",
-        "seed",
-        "float",
-        "8 bit",
-        "kB",
-        *(f"{kind} smaller by" for kind in KINDS),
-        "mixed: fewer bit operations",
-        "mixed against 8 bit",
-        "comparable",
-        "both fine-tuned",
-    )
-    names = sorted({f"{record.task}: {record.score_name}" for record in records})
-    notes = (
-        f"Scores on the test split ({', '.join(names)}); kB: weights and biases of 8 bits "
-        "everywhere. Each net is the smallest of its kind that was comparable on the validation "
-        "split; differences are paired by sequence, with 95 % bootstrap intervals.",
-    )
-    return Table("The smallest nets comparable to 8 bits", header, tuple(rows), notes)
-
-
-def pooled_difference(records: Sequence[BitRecord], which: str, reference: str) -> Interval:
+def pooled_difference(
+    records: Sequence[BitRecord], which: Sequence[str], reference: str
+) -> Interval:
     """Paired difference of test scores over several seeds of one task.
 
     Where the seeds share their test split, the differences of a sequence are averaged first, so
@@ -309,115 +277,18 @@ def pooled_difference(records: Sequence[BitRecord], which: str, reference: str) 
 
     Args:
         records: of one task.
-        which: key of `test_scores`.
-        reference: likewise.
+        which: key of `test_scores`, one for each record.
+        reference: key of `test_scores` in all of them.
     """
     differences = [
-        np.subtract(record.test_scores[which], record.test_scores[reference]) for record in records
+        np.subtract(record.test_scores[key], record.test_scores[reference])
+        for record, key in zip(records, which, strict=True)
     ]
     if len({record.fingerprint for record in records}) == 1:
         return mean_interval(np.mean(differences, axis=0), groups=records[0].test_groups)
     groups = [
         (record.seed, group)
-        for record in records
-        for group in record.test_groups or range(len(record.test_scores[which]))
+        for record, scores in zip(records, differences, strict=True)
+        for group in record.test_groups or range(len(scores))
     ]
     return mean_interval(np.concatenate(differences), groups=groups)
-
-
-def task_table(records: Sequence[BitRecord]) -> Table:
-    """One row a task: what is taken of each kind, over its seeds."""
-    tasks: dict[str, list[BitRecord]] = {}
-    for record in records:
-        tasks.setdefault(record.task, []).append(record)
-    rows = []
-    for task, runs in tasks.items():
-        row = [task, str(len(runs)), f"{np.mean([run.reference.test for run in runs]):.2f}"]
-        for kind in KINDS:
-            chosen = [run for run in runs if run.taken[kind] is not None]
-            if not chosen:
-                row += ["-", "-"]
-                continue
-            smaller = [run.smaller(kind) for run in chosen]
-            row.append(f"{np.mean(smaller):.0f} % ({min(smaller):.0f} to {max(smaller):.0f})")
-            difference = pooled_difference(chosen, kind, "8 bit")
-            passed = (
-                difference.mean >= -runs[0].margins[0] and difference.low >= -runs[0].margins[1]
-            )
-            row.append(f"{difference.text(2, signed=True)}, {'yes' if passed else 'no'}")
-        rows.append(tuple(row))
-    columns = [name for kind in KINDS for name in (f"{kind} smaller by", "against 8 bit")]
-    notes = (
-        "Mean over the seeds and its range; difference to 8 bits on the test split, paired by "
-        "sequence over all seeds, with its 95 % bootstrap interval and whether it is comparable.",
-    )
-    return Table("Taken, over seeds", ("task", "seeds", "8 bit", *columns), tuple(rows), notes)
-
-
-def front_table(records: Sequence[BitRecord]) -> Table:
-    """One row a search: the mixed front against the homogeneous points and matrices only."""
-    rows = []
-    for record in records:
-        row = [record.task, str(record.seed)]
-        for volumes in (record.hypervolumes["search"], record.hypervolumes["test"]):
-            row += [_ratio(volumes["mixed"], volumes[kind]) for kind in KINDS[:2]]
-        for kind in KINDS[:2]:
-            difference = paired_difference(
-                record.budget_scores["mixed"], record.budget_scores[kind], groups=record.test_groups
-            )
-            row.append(difference.text(2, signed=True))
-        row.append(f"{record.seconds['genomes_per_s']:.0f}")
-        rows.append(tuple(row))
-    header = (
-        "task",
-        "seed",
-        "hypervolume over homogeneous, search",
-        "over matrices only, search",
-        "over homogeneous, test",
-        "over matrices only, test",
-        "score over all budgets, against homogeneous",
-        "against matrices only",
-        "genomes/s",
-    )
-    notes = (
-        "Hypervolume of the mixed front as a multiple of that of simpler nets, where the search "
-        "looked and on the test split. Score over all budgets: on the test split, for a size "
-        "budget drawn evenly between 2 and 8 bits everywhere, of the net that the validation split "
-        "picks; paired, with 95 % bootstrap intervals.",
-    )
-    return Table("The mixed front against simpler nets", header, tuple(rows), notes)
-
-
-def _ratio(value: float, reference: float) -> str:
-    return f"{value / reference:.3f}" if reference > 0 else "-"
-
-
-def record_points(record: BitRecord) -> dict[str, Points]:
-    """Test scores over size by kind, and those of fine-tuned points.
-
-    Of the mixed nets those are drawn that no other beats in both size and validation score: after
-    a search for bit operations as well, the front holds more.
-    """
-
-    def points(chosen: Sequence[Point], *, tuned: bool = False, labels: bool = False) -> Points:
-        return Points(
-            np.array([point.size_kb for point in chosen]),
-            np.array([point.tuned_test if tuned else point.test for point in chosen]),
-            tuple(str(point.genome[0]) for point in chosen) if labels else (),
-        )
-
-    mixed, best = [], -np.inf
-    for point in sorted(record.points["mixed"], key=lambda p: (p.size_kb, -p.valid)):
-        if point.valid > best:
-            mixed.append(point)
-            best = point.valid
-    found = {
-        "mixed": points(mixed),
-        "homogeneous": points(record.points["homogeneous"], labels=True),
-        "matrices only": points(record.points["matrices only"]),
-    }
-    for kind in ("mixed", "homogeneous"):
-        tuned = [p for p in record.points[kind] if p.tuned_test is not None]
-        if tuned:
-            found[f"{kind}, fine-tuned"] = points(tuned, tuned=True)
-    return found

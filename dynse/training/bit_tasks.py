@@ -48,6 +48,8 @@ HEAD_BITS = 8
 LOWEST_DB = -30.0
 CALIBRATION_SEQUENCES = 256
 SEARCH_SEQUENCES = 400
+# Of five groups (or rows) of the training split one is for the search.
+SEARCH_EVERY, SEARCH_FROM = 5, 2
 Rows = tuple[Any, ...]  # features (N, T, D), lengths (N,), and what the task needs beside
 
 
@@ -63,7 +65,7 @@ class BitTask:
         outputs: of the net, K.
         activation: of its last layer, "none" or "sigmoid".
         train: rows to train on and to calibrate with.
-        search: rows that the search looks at.
+        search: rows that the search looks at; the float net was not trained on them.
         valid: rows that stop the training and that choose among the nets found.
         test: rows that none of these sees.
         groups: of "valid" and "test", (N,) each: rows of one group are drawn together in an
@@ -96,12 +98,16 @@ class BitTask:
 def classification_task(task: SequenceTask, *, grouped: bool = False) -> BitTask:
     """Score: 100 where the class is right, else 0, so that means are accuracies in %.
 
-    The search looks at training sequences, and the validation split stays fresh to choose with:
-    were both one, the smallest of thousands of nets that seems comparable would be a lucky one.
+    A fifth of the training sequences is for the search alone: those that the net has learnt tell
+    small nets from large ones too late. The validation split stays fresh to choose with: were it
+    searched on, the smallest of thousands of nets that seems comparable would be a lucky one.
 
     Args:
         task: the data.
         grouped: sequences of one group (segments of one recording) are not independent.
+
+    Raises:
+        ValueError: where the training split is too small to be divided.
     """
 
     def groups(split: SequenceSplit) -> tuple[str, ...] | None:
@@ -113,7 +119,8 @@ def classification_task(task: SequenceTask, *, grouped: bool = False) -> BitTask
     def score(logits: jax.Array, rows: Rows) -> jax.Array:
         return 100.0 * (last_valid(logits, rows[1]).argmax(-1) == rows[2])
 
-    train = rows(task.train)
+    held = _held_out(task.train.groups if grouped else task.train.ids)
+    train, search = (tuple(leaf[part] for leaf in rows(task.train)) for part in (~held, held))
     return BitTask(
         name=task.name,
         score_name="accuracy in %",
@@ -121,7 +128,7 @@ def classification_task(task: SequenceTask, *, grouped: bool = False) -> BitTask
         outputs=len(task.classes),
         activation="none",
         train=train,
-        search=_spread(train, SEARCH_SEQUENCES),
+        search=_spread(search, SEARCH_SEQUENCES),
         valid=rows(task.valid),
         test=rows(task.test),
         groups={split: groups(getattr(task, split)) for split in ("valid", "test")},
@@ -129,6 +136,17 @@ def classification_task(task: SequenceTask, *, grouped: bool = False) -> BitTask
         loss=lambda logits, rows: classification_loss(logits, rows[1], rows[2]),
         score=score,
     )
+
+
+def _held_out(groups: np.ndarray) -> np.ndarray:
+    """Which rows (N,) are for the search: all of every fifth group, in order of appearance."""
+    held = list(dict.fromkeys(groups.tolist()))[SEARCH_FROM::SEARCH_EVERY]
+    if not held:
+        raise ValueError(
+            f"expected more than {SEARCH_FROM} groups of training sequences, to hold some out for "
+            f"the search, got {len(set(groups.tolist()))}"
+        )
+    return np.isin(groups, held)
 
 
 def enhancement_task(task: GainTask) -> BitTask:

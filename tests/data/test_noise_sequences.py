@@ -75,7 +75,7 @@ def test_classes_are_balanced_and_recordings_apart(corpus):
 
 
 def test_classes_need_recordings_enough(corpus):
-    task = noise_classes(corpus, **SIZES, min_recordings=2)
+    task = noise_classes(corpus, **SIZES, min_recordings=2, valid_recordings=2)
     assert task.classes == ("bright", "dark")
     assert [len(set(part.groups)) for part in (task.train, task.valid, task.test)] == [5, 4, 4]
     with pytest.raises(ValueError, match="'tiny' has 0 noise classes with 3 or more recordings"):
@@ -133,7 +133,7 @@ def test_short_recordings_are_looped_and_limit_the_others():
 
 
 def test_wrong_arguments_are_refused(corpus):
-    with pytest.raises(ValueError, match=r"above 0, got 0\.5, 0 and"):
+    with pytest.raises(ValueError, match=r"above 0, got 0\.5, 0, 1 and"):
         noise_classes(corpus, **SIZES, min_recordings=0)
     partly = Corpus("tiny", "", {}, {"train": corpus.noise["train"]})
     with pytest.raises(KeyError, match=r"no noise in the splits \['valid', 'test'\]"):

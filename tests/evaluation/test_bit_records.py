@@ -10,16 +10,13 @@ from dynse.evaluation.bit_records import (
     Point,
     budget_scores,
     comparable,
-    front_table,
     is_bit_record,
     load_bit_record,
     pooled_difference,
-    record_points,
     save_bit_record,
     smallest_comparable,
-    taken_table,
-    task_table,
 )
+from dynse.evaluation.bit_tables import front_table, record_points, taken_table, task_table
 from dynse.evaluation.fronts import bits_figure, cluster_order, front_figure, hypervolume_figure
 
 RIGHT = np.full(200, 100.0)
@@ -121,6 +118,7 @@ def record():
         },
         test_scores={
             "8 bit": (100.0, 0.0),
+            "homogeneous": (100.0, 0.0),
             "mixed": (100.0, 100.0),
             "8 bit, tuned": (100.0, 100.0),
             "mixed, tuned": (100.0, 0.0),
@@ -181,10 +179,11 @@ def test_seeds_are_pooled_by_sequence_where_they_share_their_data(record):
     two = dataclasses.replace(
         record, seed=2, test_scores={**scores, "mixed": (0.0, 100.0)}, fingerprint="abc"
     )
-    shared = pooled_difference([one, two], "mixed", "8 bit")
+    kinds = ["mixed", "mixed"]
+    shared = pooled_difference([one, two], kinds, "8 bit")
     assert (shared.mean, shared.low, shared.high, shared.count) == (50, 50, 50, 2)
     other = dataclasses.replace(two, fingerprint="def")
-    apart = pooled_difference([one, other], "mixed", "8 bit")
+    apart = pooled_difference([one, other], kinds, "8 bit")
     assert (apart.mean, apart.count) == (50, 4)
     assert apart.low < 50 < apart.high
     taken = {"homogeneous": None, "matrices only": None, "mixed": 1}
@@ -192,6 +191,19 @@ def test_seeds_are_pooled_by_sequence_where_they_share_their_data(record):
     assert row["seeds"] == "2"
     assert row["homogeneous smaller by"] == "-"
     assert row["mixed smaller by"] == "45 % (45 to 45)"
+    assert row["smallest, smaller by"] == "45 % (45 to 45)"
+
+
+def test_the_smallest_may_be_of_any_kind(record):
+    scores = {**record.test_scores, "homogeneous": (100.0, 0.0)}
+    without = dataclasses.replace(record, taken={**record.taken, "mixed": None}, test_scores=scores)
+    assert record.smallest_kind == "mixed"
+    assert without.smallest_kind == "homogeneous"
+    row = cells(task_table([record, dataclasses.replace(without, seed=2)]))
+    assert row["mixed smaller by"] == "45 % (45 to 45, 1 seeds)"
+    assert row["smallest, smaller by"] == "29 % (12 to 45)"
+    tie = dataclasses.replace(record, taken={"homogeneous": 0, "matrices only": 0, "mixed": None})
+    assert tie.smallest_kind == "homogeneous"  # of two nets of 20 kB the simpler one
 
 
 def test_pictures(record):

@@ -60,6 +60,25 @@ def score(task):
     return jax.jit(lambda net, bits, rows: integer_scores(task, net, bits, rows))
 
 
+def test_the_search_has_sequences_of_its_own():
+    """A fifth of the groups, whole: the float net is trained on none of them."""
+    made = {split: clips(split, 40) for split in ("train", "valid", "test")}
+    made["train"] = [clip._replace(group=f"voice{i // 4}") for i, clip in enumerate(made["train"])]
+    data = make_task("order", ("a", "b"), made)
+    features = data.train.features
+
+    def indices(rows):
+        return [int(np.flatnonzero((features == row).all((1, 2)))[0]) for row in rows[0]]
+
+    grouped = classification_task(data, grouped=True)
+    assert indices(grouped.search) == [8, 9, 10, 11, 28, 29, 30, 31]  # voices 2 and 7
+    assert sorted(indices(grouped.search) + indices(grouped.train)) == list(range(40))
+    assert indices(classification_task(data).search) == list(range(2, 40, 5))
+    few = {**made, "train": [clip._replace(group="one") for clip in made["train"]]}
+    with pytest.raises(ValueError, match="more than 2 groups of training sequences"):
+        classification_task(make_task("order", ("a", "b"), few), grouped=True)
+
+
 def test_calibration_sees_the_whole_split(monkeypatch, task):
     """The split is in the order of its classes: the first sequences are of one class alone."""
     ordered = np.argsort(task.train[2], kind="stable")
