@@ -20,7 +20,7 @@ import math
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
@@ -35,7 +35,8 @@ from dynse.data.synthetic import SMOKE_SIZE, SyntheticSize, synthetic_corpus
 from dynse.data.testsets import TestSet, read_csv
 from dynse.evaluation.dyncp import DynCPReport
 from dynse.evaluation.metric_process import MetricPool
-from dynse.evaluation.scoring import NetResult, score_net, score_references
+from dynse.evaluation.scoring import NetResult, open_rates, score_net, score_references
+from dynse.models.controlled import GateControl
 from dynse.models.conv_fsenet import GateConfig
 from dynse.training.gates import GateTraining
 from dynse.training.loop import LoopConfig, write_json
@@ -71,6 +72,21 @@ NARROWER = ConvFSENetConfig(width=75, inner=150)
 
 
 @dataclasses.dataclass(frozen=True)
+class TrainedControl:
+    """A gated net trained anew under a control, at the rates that its own gates had.
+
+    Attributes:
+        net: name of the gated net, which is trained first.
+        kind: of the control.
+        trained_on: start from the gated net's parameters, not from fresh ones.
+    """
+
+    net: str
+    kind: Literal["fixed", "random"]
+    trained_on: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """What an experiment is.
 
@@ -85,7 +101,7 @@ class Config:
     """
 
     corpus: str
-    nets: Mapping[str, ConvFSENetConfig]
+    nets: Mapping[str, ConvFSENetConfig | TrainedControl]
     run: RunConfig
     per_snr: int = 8
     test_set: str | None = None
@@ -135,6 +151,9 @@ PRESETS: Mapping[str, Config] = {
             "dyncp-plain": dyncp(mutual_information=0.0),
             "dyncp-shaped": dyncp(mutual_information=0.0, batch_shaping=0.5),
             "dyncp-published": ConvFSENetConfig(gate=PUBLISHED, gate_training=PUBLISHED_TRAINING),
+            "dyncp-half": dyncp(target=0.5),
+            "dyncp-fixed-trained": TrainedControl("dyncp", "fixed", trained_on=True),
+            "dyncp-random-trained": TrainedControl("dyncp", "random", trained_on=False),
         },
         run=RunConfig(loop=LoopConfig(steps=2400)),
         test_set=str(HERE / "testsets" / "dynse-mini-test-v1.csv"),
@@ -194,14 +213,31 @@ def main(arguments: Arguments) -> dict[str, NetResult]:
     config = _plan(config, corpus, run_dir, console)
 
     results: dict[str, NetResult] = {}
+    trained: dict[str, tuple[Any, Any]] = {}
     with MetricPool() as pool:
         references = score_references(corpus, test_set, run_dir / "records", pool)
         for name, net in config.nets.items():
+            start = None
+            if isinstance(net, TrainedControl):
+                model, variables = trained[net.net]
+                rates = open_rates(model, variables, corpus, valid_set, stft=config.run.stft)
+                start = variables if net.trained_on else None
+                net = dataclasses.replace(
+                    config.nets[net.net],
+                    gate_training=None,
+                    control=GateControl.of(net.kind, rates),
+                )
             run = dataclasses.replace(config.run, net=net)
             started = time.perf_counter()
             model, variables, lines = train_run(
-                run_dir / name, run, corpus, title=f"{name:>12}", console=console
+                run_dir / name,
+                run,
+                corpus,
+                variables=start,
+                title=f"{name:>12}",
+                console=console,
             )
+            trained[name] = model, variables
             console.print(f"{name}: trained in {(time.perf_counter() - started) / 60:.1f} min")
             results[name] = score_net(
                 name,
@@ -216,7 +252,7 @@ def main(arguments: Arguments) -> dict[str, NetResult]:
                 config=dataclasses.asdict(run),
                 seed=run.seed,
                 training=lines,
-                controls=arguments.controls,
+                controls=arguments.controls and run.net.control is None,
             )
     report = DynCPReport(
         title=f"Dynamic channel pruning, preset {arguments.preset}",
@@ -247,6 +283,10 @@ def _configure(arguments: Arguments) -> Config:
         unknown = [name for name in arguments.nets if name not in config.nets]
         if unknown:
             raise SystemExit(f"no net {unknown[0]!r}; the preset has {', '.join(config.nets)}")
+        chosen = [config.nets[name] for name in arguments.nets]
+        for net in chosen:
+            if isinstance(net, TrainedControl) and net.net not in arguments.nets:
+                raise SystemExit(f"a trained control of {net.net!r} needs --nets {net.net} as well")
         config = dataclasses.replace(
             config, nets={name: config.nets[name] for name in arguments.nets}
         )
@@ -321,8 +361,8 @@ def _affordable_steps(config: Config, corpus: Corpus) -> int:
 
 
 def _target(config: Config) -> float | None:
-    gated = [net.gate_training for net in config.nets.values() if net.gate_training]
-    return gated[0].target if gated else None
+    nets = [net for net in config.nets.values() if isinstance(net, ConvFSENetConfig)]
+    return next((net.gate_training.target for net in nets if net.gate_training), None)
 
 
 if __name__ == "__main__":

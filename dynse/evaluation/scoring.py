@@ -127,8 +127,7 @@ def score_net(
         gates = gate_intervals(statistics)
         kept = statistics.kept_per_block
         if controls:
-            valid = enhance_mixtures(model, variables, corpus, valid_set, stft=stft)
-            rates = gather_statistics([one.statistics for one in valid]).rates
+            rates = open_rates(model, variables, corpus, valid_set, stft=stft)
             by_control = _controls(rates)
     cost = cost_totals(layers, kept, bytes_per_param=bytes_per_param)
 
@@ -159,6 +158,14 @@ def score_net(
     }
     chosen = tuple(enhanced[index] for index in _example_indices(enhanced))
     return NetResult(record, controlled, cost, layers, gates, chosen, training)
+
+
+def open_rates(
+    model: Any, variables: Any, corpus: Corpus, test_set: TestSet, *, stft: STFT
+) -> list[np.ndarray]:
+    """By block (C,): the fraction of a test set's frames in which each channel is open."""
+    enhanced = enhance_mixtures(model, variables, corpus, test_set, stft=stft)
+    return gather_statistics([one.statistics for one in enhanced]).rates
 
 
 def _controls(rates: Sequence[np.ndarray]) -> dict[str, Control]:

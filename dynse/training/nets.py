@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from dynse.models.controlled import ControlledNet, GateControl
 from dynse.models.conv_fsenet import ConvFSENet, GateConfig
 from dynse.models.nsnet2 import NsNet2
 from dynse.training.gates import GateLoss, GateTraining
@@ -28,7 +29,8 @@ class ConvFSENetConfig:
         features: "compressed" or "magnitude".
         dropout_rate: of the original block.
         gate: the gates, None for a static net.
-        gate_training: how the gates are trained; needed where there are gates.
+        gate_training: how the gates are trained; needed where there are gates of its own.
+        control: what stands in place of the gates, from the first step on; None for nothing.
     """
 
     width: int = 128
@@ -40,18 +42,21 @@ class ConvFSENetConfig:
     dropout_rate: float = 0.0
     gate: GateConfig | None = None
     gate_training: GateTraining | None = None
+    control: GateControl | None = None
     kind: Literal["conv_fsenet"] = "conv_fsenet"
 
     def __post_init__(self) -> None:
-        if (self.gate is None) != (self.gate_training is None):
+        if self.control and (self.gate is None or self.gate_training):
+            raise ValueError("a control needs gates to replace, and no training of them")
+        if not self.control and (self.gate is None) != (self.gate_training is None):
             raise ValueError("gate and gate_training belong together: give both or none")
-        noisy = self.gate_training is not None and self.gate_training.score_noise > 0
-        if self.gate and self.gate.surrogate == "gumbel_sigmoid" and not noisy:
+        training = self.gate_training
+        if training and self.gate.surrogate == "gumbel_sigmoid" and training.score_noise <= 0:
             raise ValueError("surrogate gumbel_sigmoid needs score_noise > 0 (usually 1)")
 
-    def build(self, bins: int) -> ConvFSENet:
+    def build(self, bins: int) -> ConvFSENet | ControlledNet:
         """The network for spectra of so many bins."""
-        return ConvFSENet(
+        net = ConvFSENet(
             bins=bins,
             width=self.width,
             inner=self.inner,
@@ -62,6 +67,7 @@ class ConvFSENetConfig:
             dropout_rate=self.dropout_rate,
             gate=self.gate,
         )
+        return ControlledNet(net, self.control) if self.control else net
 
     def extra_loss(self, steps: int) -> ExtraLoss:
         """The gates' loss over a run of so many steps, or none."""

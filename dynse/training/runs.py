@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from rich.console import Console
 
 from dynse.audio.features import magnitude
 from dynse.audio.stft import STFT
 from dynse.data.bank import Corpus
 from dynse.data.mixing import MixingConfig, Source, draw_batch, load_source
+from dynse.models.controlled import GateControl
 from dynse.models.conv_fsenet import GateConfig
 from dynse.models.nsnet2 import feature_statistics
 from dynse.training.checkpoints import CheckpointError, Checkpoints
@@ -96,10 +100,19 @@ def train_run(
     config: RunConfig,
     corpus: Corpus,
     *,
+    variables: Mapping[str, Any] | None = None,
     title: str = "train",
     console: Console | None = None,
 ) -> tuple[Any, dict[str, Any], list[dict[str, Any]]]:
     """Train a network in a folder, or go on there.
+
+    Args:
+        run_dir: the folder.
+        config: what is trained, and how.
+        corpus: what is trained on.
+        variables: "params" and "batch_stats" to start from, in place of fresh ones.
+        title: name on the progress bar.
+        console: where to draw it.
 
     Returns:
         The network, its best variables and the lines of metrics.
@@ -120,6 +133,14 @@ def train_run(
         loss=_loss(config),
     )
     start = new_state(config)
+    identity: dict[str, Any] = {
+        "run": dataclasses.asdict(config),
+        "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint},
+    }
+    if variables is not None:
+        # Copied: the train step gives the buffers of its state away.
+        start = start._replace(**jax.tree.map(jnp.array, dict(variables)))
+        identity["start"] = _digest(variables)
     if isinstance(config.net, NsNet2Config):
         statistics = feature_statistics(noisy_magnitudes(config, speech, noise))
         start = start._replace(batch_stats=statistics)
@@ -129,10 +150,7 @@ def train_run(
         start,
         lambda state: step(state, speech, noise),
         lambda state: validate(state, *valid),
-        identity={
-            "run": dataclasses.asdict(config),
-            "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint},
-        },
+        identity=identity,
         audio_s_per_step=config.mixing.batch_size * config.mixing.crop_s,
         title=title,
         console=console,
@@ -186,6 +204,15 @@ def noisy_magnitudes(
         yield draw(speech, noise, index)
 
 
+def _digest(variables: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) over all arrays, in the order of their paths."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape}\n".encode())
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
 def _variables(state: TrainState) -> dict[str, Any]:
     return {"params": state.params, "batch_stats": state.batch_stats}
 
@@ -207,6 +234,7 @@ def _loss(config: RunConfig) -> Any:
 _NESTED = {
     "gate": GateConfig,
     "gate_training": GateTraining,
+    "control": GateControl,
     "stft": STFT,
     "mixing": MixingConfig,
     "optimizer": OptimizerConfig,
@@ -222,6 +250,11 @@ def _from_json(kind: type, content: Mapping[str, Any]) -> Any:
             return _from_json(NETS[found["kind"]], found)
         if isinstance(found, Mapping):
             return _from_json(_NESTED[name], found)
-        return tuple(found) if isinstance(found, list) else found
+        return _tuples(found)
 
     return kind(**{name: value(name, found) for name, found in content.items()})
+
+
+def _tuples(found: Any) -> Any:
+    """Lists as tuples, at any depth."""
+    return tuple(map(_tuples, found)) if isinstance(found, list) else found

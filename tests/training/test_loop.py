@@ -10,6 +10,7 @@ import pytest
 from training.small import corpus
 from training.small import run_config as small_run
 
+from dynse.models.controlled import GateControl
 from dynse.training import runs
 from dynse.training.checkpoints import CheckpointError, Checkpoints
 from dynse.training.loop import DivergedError, LoopConfig, train
@@ -147,3 +148,25 @@ def test_a_wild_run_stops_with_advice(tmp_path):
             identity={},
             audio_s_per_step=1.0,
         )
+
+
+def test_a_control_goes_on_from_the_gated_nets_parameters(tmp_path):
+    """It starts where the gated net ended, its gates stay as they are, and it is read back."""
+    gated = small_run()
+    _, variables, _ = train_run(tmp_path / "gated", gated, corpus())
+    control = GateControl.of("fixed", [np.linspace(0, 1, 6)] * 2)
+    net = dataclasses.replace(gated.net, gate_training=None, control=control)
+    config = dataclasses.replace(gated, net=net)
+    _, after, lines = train_run(tmp_path / "control", config, corpus(), variables=variables)
+    assert "kept" not in lines[0]
+    before, after = variables["params"], after["params"]
+    assert not same(before["back"], after["back"])
+    gate = before["block0"]["gate"]
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), gate, after["block0"]["gate"])
+    # Weight decay alone may touch them.
+    assert max(jax.tree.leaves(moved)) < 1e-3
+    loaded, _, found = load_run(tmp_path / "control")
+    assert found == config
+    assert loaded.control == control
+    with pytest.raises(ValueError, match="different: start"):
+        train_run(tmp_path / "control", config, corpus())
