@@ -5,8 +5,9 @@
     python experiments/search_gru_bits.py --preset mini --corpus FOLDER    # hours on 2 cores
 
 For each task it trains a small float GRU, calibrates it, lets NSGA-II search the bit widths for
-error against size on sequences kept for that, takes the smallest net that is comparable to 8 bits
-on the validation split, fine-tunes some of the front, and scores all of them on the test split.
+little distance to the float net's outputs and few bytes, on sequences kept for that, takes the
+smallest net that is comparable to 8 bits on the validation split, fine-tunes some of the front,
+and scores all of them on the test split.
 Beside the mixed nets stand those that need no search: 2 to 8 bits everywhere, and 2 to 8 bits for
 the matrices alone; both are in the first population. It ends with report.html: fronts, hypervolume
 over generations, bits per operation, tables. Started again on the same folder it goes on where it
@@ -124,8 +125,9 @@ class Arguments:
     """Method of the ranges of activations, in place of the preset's."""
     weights: Literal["minmax", "mse"] | None = None
     """Method of the scales of weights, in place of the preset's."""
-    error: Literal["loss", "score"] | None = None
-    """What is minimised beside the size, in place of the preset's; score is the paper's."""
+    error: Literal["distance", "loss", "score"] | None = None
+    """What is minimised beside the size, in place of the preset's distance to the float net;
+    score is the paper's."""
     bit_operations: bool = False
     """Search for few bit operations per frame as well: a third objective."""
 

@@ -44,6 +44,7 @@ from dynse.training.bit_tasks import (
     BitTask,
     finetuner,
     float_net,
+    float_outputs,
     float_scores,
     full_genome,
     integer_scores,
@@ -86,7 +87,8 @@ class BitSearch:
         calibration: method of the ranges of activations; least squares is ours (min-max is usual):
             it is far better at 2 and 3 bits, and so for simple nets as well as for mixed ones.
         weights: method of the scales of weights, likewise.
-        error: what is minimised beside the size, "loss" or "score", see `search_error`.
+        error: what is minimised beside the size, "distance", "loss" or "score", see
+            `search_error`.
         bit_operations: a third objective, bit operations per frame.
         chunk: genomes evaluated side by side; `benchmarks/search.py` measures others.
     """
@@ -97,7 +99,7 @@ class BitSearch:
     finetuned: int = 6
     calibration: str = "mse"
     weights: str = "mse"
-    error: str = "loss"
+    error: str = "distance"
     bit_operations: bool = False
     chunk: int = 8
 
@@ -135,7 +137,8 @@ def run_bit_search(
     params, training_s = _float_params(task, net_config, seed, run_dir, console)
     net = quantize(task, params, method=config.calibration, weights=config.weights)
     simple = simple_genomes()
-    found = _search(task, net, simple, config, seed, run_dir, console)
+    teacher = float_outputs(task, net_config.hidden, params, task.search)
+    found = _search(task, net, teacher, simple, config, seed, run_dir, console)
     genomes = {**simple, "mixed": _front(found)}
     sizes = {kind: np.array([_size_kb(net, g) for g in of]) for kind, of in genomes.items()}
 
@@ -193,7 +196,7 @@ def run_bit_search(
         )
         for kind in KINDS
     }
-    errors = {kind: _errors(task, net, of, config.error) for kind, of in genomes.items()}
+    errors = {kind: _errors(task, net, teacher, of, config.error) for kind, of in genomes.items()}
     missed = {kind: -scores.mean(1) for kind, scores in test.items()}
     return BitRecord(
         task=task.name,
@@ -233,6 +236,7 @@ def simple_genomes() -> dict[str, np.ndarray]:
 def _search(
     task: BitTask,
     net: IntegerNet,
+    teacher: jax.Array,
     simple: Mapping[str, np.ndarray],
     config: BitSearch,
     seed: int,
@@ -241,14 +245,16 @@ def _search(
 ) -> SearchResult:
     """NSGA-II from the simple nets, or what an earlier start has left of it."""
     eight = simple["homogeneous"][-1]
-    worst = float(_errors(task, net, simple["homogeneous"], config.error).max())
+    worst = float(_errors(task, net, teacher, simple["homogeneous"], config.error).max())
     reference = [worst, 1.05 * _size_kb(net, eight), 1.05 * _mega_bit_operations(net, eight)]
     objectives = 3 if config.bit_operations else 2
 
-    def evaluate_one(genome: jax.Array, net: IntegerNet, rows: Any) -> jax.Array:
+    def evaluate_one(
+        genome: jax.Array, net: IntegerNet, rows: Any, teacher: jax.Array
+    ) -> jax.Array:
         full = full_genome(genome)
         values = [
-            search_error(task, net, genome, rows, config.error),
+            search_error(task, net, genome, rows, teacher, config.error),
             weight_bits(net, full) / 8e3,
             mac_bits(net, full) / 1e6,
         ]
@@ -263,7 +269,7 @@ def _search(
     )
     return search(
         algorithm,
-        lambda genomes: evaluate(genomes, net, task.search),
+        lambda genomes: evaluate(genomes, net, task.search, teacher),
         generations=config.generations,
         key=jax.random.key(seed),
         seeds=np.unique(np.concatenate(list(simple.values())), axis=0),
@@ -307,10 +313,16 @@ def _float_params(
         checkpoints.close()
 
 
-def _errors(task: BitTask, net: IntegerNet, genomes: np.ndarray, kind: str) -> np.ndarray:
+def _errors(
+    task: BitTask, net: IntegerNet, teacher: jax.Array, genomes: np.ndarray, kind: str
+) -> np.ndarray:
     """Errors (P,) of genomes on what the search looks at."""
-    one = jax.jit(lambda genome, net, rows: search_error(task, net, genome, rows, kind))
-    return np.array([float(one(genome, net, task.search)) for genome in genomes])
+
+    @jax.jit
+    def one(genome: jax.Array, net: IntegerNet, rows: Any, teacher: jax.Array) -> jax.Array:
+        return search_error(task, net, genome, rows, teacher, kind)
+
+    return np.array([float(one(genome, net, task.search, teacher)) for genome in genomes])
 
 
 def _volumes(errors: Mapping[str, np.ndarray], sizes: Mapping[str, np.ndarray]) -> dict[str, float]:

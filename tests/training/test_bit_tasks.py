@@ -19,9 +19,12 @@ from dynse.training import bit_tasks
 from dynse.training.bit_tasks import (
     classification_task,
     finetuner,
+    float_outputs,
     float_scores,
+    integer_outputs,
     integer_scores,
     quantize,
+    search_error,
     train_float,
 )
 from dynse.training.sequences import SequenceTraining
@@ -120,3 +123,27 @@ def test_fine_tuning_lowers_the_loss_of_its_genome(task, params):
     tuned_net = requantize(net, tuned)
     _, q = apply_integer(tuned_net, wide, state, quantize_input(net, rows[0]))
     assert float(task.loss(dequantize_output(net, wide, q), rows)) == pytest.approx(best, rel=1e-4)
+
+
+def test_what_a_search_minimises(task, params):
+    """The loss, minus the score, or how far the last outputs lie from the float net's."""
+    net = quantize(task, params, method="minmax", weights="minmax")
+    rows = task.search
+    teacher = np.asarray(float_outputs(task, HIDDEN, params, rows))
+    genome = jnp.full(17, 4)
+    found = {
+        kind: float(search_error(task, net, genome, rows, teacher, kind))
+        for kind in ("distance", "loss", "score")
+    }
+    outputs = np.asarray(integer_outputs(task, net, genome, rows))
+    squares, right = [], []
+    for row, length in enumerate(np.asarray(rows[1])):
+        one, other = outputs[row, length - 1], teacher[row, length - 1]
+        difference = (one[0] - one[1]) - (other[0] - other[1])
+        squares.append((difference / 2) ** 2)  # of two logits each lies half of it off the mean
+        right.append(one.argmax() == rows[2][row])
+    np.testing.assert_allclose(found["distance"], np.mean(squares), rtol=1e-5)
+    np.testing.assert_allclose(found["score"], -100 * np.mean(right), rtol=1e-6)
+    np.testing.assert_allclose(found["loss"], task.loss(jnp.asarray(outputs), rows), rtol=1e-6)
+    shifted = task.distance(jnp.asarray(teacher) + 3.0, teacher, rows)
+    assert float(shifted) < 1e-9  # softmax does not see it
