@@ -11,6 +11,8 @@ per frame, at one of two sites:
 - "output", our reading of the paper: y = x + g * W2 v;
 - "inner", ours: u = g * relu(bn1(W1 x)); v = g * relu(bn2(dw(u))); y = x + W2 v, so a channel
   that is off costs neither its row of W1, nor its depthwise taps, nor its column of W2.
+
+Exits (ours): a head like the last matrix behind any block gives a gain from the h there.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import jax.numpy as jnp
 from jax.lax import optimization_barrier
 
 from dynse.audio.features import compress
+from dynse.exits.heads import ExitHead
 from dynse.gating import SURROGATES, apply_gate, gate_macs, init_gate
 from dynse.layers.activation import PReLU, dropout, prelu_cost
 from dynse.layers.conv import Depthwise, Pointwise, depthwise_cost, pointwise_cost
@@ -78,15 +81,17 @@ class BlockState(NamedTuple):
 
 
 class Aux(NamedTuple):
-    """What a network tells beside its output, one entry a block; empty tuples without gates.
+    """What a network tells beside its output; empty tuples without gates or exits.
 
     Attributes:
-        gates: (B, T, C) of zeros and ones.
-        scores: (B, T, C), before the step.
+        gates: (B, T, C) of zeros and ones, one entry a block.
+        scores: (B, T, C), before the step, one entry a block.
+        exits: gain (B, T, F) of every exit that was computed, the output last.
     """
 
     gates: tuple[jax.Array, ...]
     scores: tuple[jax.Array, ...]
+    exits: tuple[jax.Array, ...] = ()
 
 
 class TCNBlock(nn.Module):
@@ -230,6 +235,9 @@ class ConvFSENet(nn.Module):
         features: "compressed", (|X| + 1e-9)^0.3, or "magnitude", |X|.
         dropout_rate: of the original block, in training.
         gate: the gates, or None for the static network.
+        exits: rising indices of blocks behind which an exit sits, beside the one behind the last.
+        exit_index: of the exits, the last one included: a program of this exit alone, without the
+            blocks behind it; None computes all.
     """
 
     bins: int = 257
@@ -242,13 +250,42 @@ class ConvFSENet(nn.Module):
     features: Literal["compressed", "magnitude"] = "compressed"
     dropout_rate: float = 0.0
     gate: GateConfig | None = None
+    exits: tuple[int, ...] = ()
+    exit_index: int | None = None
 
     def setup(self) -> None:
         _check("block", self.block, BLOCKS)
         _check("features", self.features, FEATURES)
         self.front = Pointwise(self.width)
         self.tcn = self._tcn()
-        self.back = Pointwise(self.bins)
+        self.heads = {
+            block: ExitHead(self.bins, name=name) for block, name in self._heads().items()
+        }
+
+    @nn.nowrap
+    def _heads(self) -> dict[int, str]:
+        """Names of the heads that run, by the block that each sits behind.
+
+        Raises:
+            ValueError: on exits that are no rising indices of blocks, or one that is not there.
+        """
+        last = self.stacks * self.blocks - 1
+        if any(b <= a for a, b in zip((-1, *self.exits), (*self.exits, last), strict=True)):
+            raise ValueError(f"exits must be rising indices below {last}, got {self.exits}")
+        heads = {**{block: f"exit{block}" for block in self.exits}, last: "back"}
+        if self.exit_index is None:
+            return heads
+        if not 0 <= self.exit_index < len(heads):
+            raise ValueError(
+                f"expected an exit_index of {len(heads)} exits or None, got {self.exit_index}"
+            )
+        block = tuple(heads)[self.exit_index]
+        return {block: heads[block]}
+
+    @property
+    def _running(self) -> int:
+        """Blocks that run."""
+        return max(self._heads()) + 1
 
     @nn.nowrap
     def _tcn(self) -> list[TCNBlock]:
@@ -296,16 +333,17 @@ class ConvFSENet(nn.Module):
         """
         if frames.ndim != 3 or frames.shape[-1] != self.bins:
             raise ValueError(f"expected frames (B, T, {self.bins}), got {frames.shape}")
-        if gates is not None and (self.gate is None or len(gates) != len(self.tcn)):
+        tcn = self.tcn[: self._running]
+        if gates is not None and (self.gate is None or len(gates) != len(tcn)):
             raise ValueError(
-                f"expected gates for {len(self.tcn) if self.gate else 0} blocks, got {len(gates)}"
+                f"expected gates for {len(tcn) if self.gate else 0} blocks, got {len(gates)}"
             )
         if state is None:
             state = tuple(block.init_state(frames.shape[0]) for block in self.tcn)
         x = compress(frames) if self.features == "compressed" else frames
         x = nn.relu(self.front(x))
-        states, all_gates, all_scores = [], [], []
-        for index, block in enumerate(self.tcn):
+        states, all_gates, all_scores, gains = [], [], [], []
+        for index, block in enumerate(tcn):
             block_state, x, gate, scores = block(
                 state[index],
                 x,
@@ -318,8 +356,12 @@ class ConvFSENet(nn.Module):
             if gate is not None:
                 all_gates.append(gate)
                 all_scores.append(scores)
-        gain = nn.sigmoid(self.back(x))
-        return tuple(states), gain, Aux(tuple(all_gates), tuple(all_scores))
+            if index in self.heads:
+                gains.append(self.heads[index](x))
+        # A fixed exit leaves the state of the blocks behind it as it is.
+        next_state = (*states, *state[len(states) :])
+        exits = tuple(gains) if self.exits else ()
+        return next_state, gains[-1], Aux(tuple(all_gates), tuple(all_scores), exits)
 
     @nn.nowrap
     def init_state(self, batch_size: int) -> tuple[BlockState, ...]:
@@ -347,7 +389,7 @@ class ConvFSENet(nn.Module):
         itself gated, so both add up.
         """
         total = 0
-        for index in range(self.stacks * self.blocks):
+        for index in range(self._running):
             conv = (self.taps - 1) * 2 ** (index % self.blocks)
             pool = self.gate.window - 1 if self.gate else 0
             inner = self.gate is not None and self.gate.site == "inner"
@@ -356,8 +398,10 @@ class ConvFSENet(nn.Module):
 
     @nn.nowrap
     def cost(self) -> list[LayerCost]:
-        """Costs of all layers, per frame."""
-        costs = [pointwise_cost("front", self.bins, self.width)]
-        for index, block in enumerate(self._tcn()):
+        """Costs of the layers that run, per frame: of all of them, or of the fixed exit's."""
+        costs, heads = [pointwise_cost("front", self.bins, self.width)], self._heads()
+        for index, block in enumerate(self._tcn()[: self._running]):
             costs += block.costs(f"block{index}", index)
-        return [*costs, pointwise_cost("back", self.width, self.bins)]
+            if index in heads:
+                costs.append(pointwise_cost(heads[index], self.width, self.bins))
+        return costs

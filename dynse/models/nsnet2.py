@@ -63,6 +63,19 @@ class NsNet2(nn.Module):
     gain_floor_db: float | None = None
 
     def setup(self) -> None:
+        self.setup_features()
+        self.fc1 = Pointwise(self.first)
+        self.gru1, self.gru2 = GRU(self.hidden), GRU(self.hidden)
+        self.fc2, self.fc3 = Pointwise(self.wide), Pointwise(self.wide)
+        self.fc4 = Pointwise(self.bins)
+
+    @nn.nowrap
+    def setup_features(self) -> None:
+        """The part of `setup` that `log_features` needs.
+
+        Raises:
+            ValueError: on unknown features.
+        """
         if self.features not in FEATURES:
             raise ValueError(
                 f"features must be one of {', '.join(FEATURES)}; got {self.features!r}"
@@ -70,10 +83,6 @@ class NsNet2(nn.Module):
         if self.features == "standardized":
             self.mean = self.variable("batch_stats", "mean", jnp.zeros, (self.bins,))
             self.var = self.variable("batch_stats", "var", jnp.ones, (self.bins,))
-        self.fc1 = Pointwise(self.first)
-        self.gru1, self.gru2 = GRU(self.hidden), GRU(self.hidden)
-        self.fc2, self.fc3 = Pointwise(self.wide), Pointwise(self.wide)
-        self.fc4 = Pointwise(self.bins)
 
     def __call__(
         self,

@@ -9,9 +9,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from dynse.exits import exit_weights
 from dynse.models.controlled import ControlledNet, GateControl
 from dynse.models.conv_fsenet import ConvFSENet, GateConfig
+from dynse.models.early_exit_nsnet2 import EarlyExitNsNet2
 from dynse.models.nsnet2 import NsNet2
+from dynse.training.exits import ExitLoss
 from dynse.training.gates import GateLoss, GateTraining
 from dynse.training.step import ExtraLoss, NoExtraLoss
 
@@ -108,5 +111,77 @@ class NsNet2Config:
         return NoExtraLoss()
 
 
+@dataclasses.dataclass(frozen=True)
+class EarlyExitNsNet2Config(NsNet2Config):
+    """An nsNet2 with exits, trained jointly, or the program of one of them.
+
+    Attributes:
+        exits: any of "fc1", "gru1", "gru2", "fc2", "full"; with one, that stage's net alone.
+        split: of the information flow, "none", "duplicate" or "divide".
+        fraction: of a divided stage's units that feed the head.
+        exit_weights: of the exits' losses, "equal" or "growing".
+        exit_index: the exit of a phase of layer-wise training; None trains all jointly.
+    """
+
+    exits: tuple[str, ...] = ("fc1", "gru1", "gru2", "full")
+    split: str = "none"
+    fraction: float = 0.25
+    exit_weights: str = "equal"
+    exit_index: int | None = None
+    kind: Literal["early_exit_nsnet2"] = "early_exit_nsnet2"
+
+    def build(self, bins: int) -> EarlyExitNsNet2:
+        """The network for spectra of so many bins."""
+        return EarlyExitNsNet2(
+            bins=bins,
+            first=self.first,
+            hidden=self.hidden,
+            wide=self.wide,
+            first_relu=self.first_relu,
+            exits=self.exits,
+            split=self.split,
+            fraction=self.fraction,
+            exit_index=self.exit_index,
+        )
+
+    def extra_loss(self, steps: int) -> ExtraLoss:
+        """The losses of the exits before the last; none where one exit is trained alone."""
+        count = len(self.exits) if self.exit_index is None else 1
+        return ExitLoss(exit_weights(count, self.exit_weights), super().extra_loss(steps))
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlyExitConvFSENetConfig(ConvFSENetConfig):
+    """A Conv-FSENet with exits, and gates or not, trained jointly.
+
+    Attributes:
+        exits: rising indices of blocks behind which an exit sits, beside the one behind the last.
+        exit_weights: of the exits' losses, "equal" or "growing".
+    """
+
+    exits: tuple[int, ...] = (2, 5)
+    exit_weights: str = "equal"
+    kind: Literal["early_exit_conv_fsenet"] = "early_exit_conv_fsenet"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.control:
+            raise ValueError("a control replaces the gates of a network without exits")
+
+    def build(self, bins: int) -> ConvFSENet:
+        """The network for spectra of so many bins."""
+        return super().build(bins).clone(exits=self.exits)
+
+    def extra_loss(self, steps: int) -> ExtraLoss:
+        """The losses of the exits before the last, and that of the gates."""
+        weights = exit_weights(len(self.exits) + 1, self.exit_weights)
+        return ExitLoss(weights, super().extra_loss(steps))
+
+
 NetConfig = ConvFSENetConfig | NsNet2Config
-NETS = {"conv_fsenet": ConvFSENetConfig, "nsnet2": NsNet2Config}
+NETS = {
+    "conv_fsenet": ConvFSENetConfig,
+    "nsnet2": NsNet2Config,
+    "early_exit_nsnet2": EarlyExitNsNet2Config,
+    "early_exit_conv_fsenet": EarlyExitConvFSENetConfig,
+}

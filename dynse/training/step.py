@@ -52,7 +52,10 @@ class TrainState(NamedTuple):
 
 
 class ExtraLoss(Protocol):
-    """A further loss on what the network tells beside its output, with a state of its own."""
+    """A further loss on what the network tells beside its output, with a state of its own.
+
+    In the place of the gains of a network's exits, the last one's aside, it is given their losses.
+    """
 
     def init(self) -> Any:
         """State before the first step."""
@@ -162,7 +165,7 @@ def make_train_step(
     data_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
 
     def objective(params, state: TrainState, batch: Batch):
-        enhanced, aux, batch_stats = _forward_train(
+        spectrum, gain, aux, batch_stats = _forward_train(
             model,
             {"params": params, "batch_stats": state.batch_stats},
             batch.noisy,
@@ -170,7 +173,14 @@ def make_train_step(
             key=jax.random.fold_in(noise_key, state.step),
             **extra_loss.forward_options(state.step),
         )
-        spectral = loss(enhanced, batch.clean, stft=stft).mean()
+
+        def spectral_loss(gain):
+            enhanced = stft.inverse(gain * spectrum, batch.noisy.shape[1])
+            return loss(enhanced, batch.clean, stft=stft).mean()
+
+        spectral = spectral_loss(gain)
+        if getattr(aux, "exits", ()):
+            aux = aux._replace(exits=tuple(map(spectral_loss, aux.exits[:-1])))
         extra, extra_state, metrics = extra_loss(state.extra, aux, state.step)
         return spectral + extra, (batch_stats, extra_state, {"loss": spectral, **metrics})
 
@@ -233,10 +243,9 @@ def make_validation(
 
 
 def _forward_train(model, variables, noisy, stft, **options):
-    """`enhance` in training: enhanced, aux and the new running statistics."""
+    """In training: the noisy spectrum, its gain, aux and the new running statistics."""
     spectrum = stft.forward(noisy)
     (_, gain, aux), updated = model.apply(
         variables, magnitude(spectrum), train=True, mutable=["batch_stats"], **options
     )
-    enhanced = stft.inverse(gain * spectrum, noisy.shape[1])
-    return enhanced, aux, updated.get("batch_stats", {})
+    return spectrum, gain, aux, updated.get("batch_stats", {})
