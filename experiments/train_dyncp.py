@@ -41,6 +41,7 @@ from dynse.models.conv_fsenet import GateConfig
 from dynse.training.gates import GateTraining
 from dynse.training.loop import LoopConfig, write_json
 from dynse.training.nets import ConvFSENetConfig
+from dynse.training.probes import ProbeTraining
 from dynse.training.runs import RunConfig, new_state, train_run, train_step
 from dynse.training.start import start_experiment
 from dynse.training.step import OptimizerConfig
@@ -152,6 +153,9 @@ PRESETS: Mapping[str, Config] = {
             "dyncp-shaped": dyncp(mutual_information=0.0, batch_shaping=0.5),
             "dyncp-published": ConvFSENetConfig(gate=PUBLISHED, gate_training=PUBLISHED_TRAINING),
             "dyncp-half": dyncp(target=0.5),
+            "dyncp-eighth": dyncp(target=0.125),
+            # Gates trained with probes in view: they are to tell voice, F0 and SNR.
+            "dyncp-told": dataclasses.replace(dyncp(), probe_training=ProbeTraining()),
             "dyncp-fixed-trained": TrainedControl("dyncp", "fixed", trained_on=True),
             "dyncp-random-trained": TrainedControl("dyncp", "random", trained_on=False),
         },
@@ -234,6 +238,7 @@ def main(arguments: Arguments) -> dict[str, NetResult]:
                 run,
                 corpus,
                 variables=start,
+                cache_dir=arguments.cache_dir,
                 title=f"{name:>12}",
                 console=console,
             )

@@ -7,21 +7,26 @@ group is shorter than the crop. The mixture is
 
     noisy = s + n,  level(s) = level_db,  level(n) = level_db - snr_db,
 
-each level an RMS over active frames (`dynse.audio.activity`), both drawn uniformly.
+each level an RMS over active frames (`dynse.audio.activity`), both drawn uniformly. Where the F0
+of the speech is known it comes along, at the centres of the frames of the 512/256 STFT.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dynse.audio.activity import active_level_db
+from dynse.audio.stft import STFT
 from dynse.data.bank import Bank
+from dynse.data.pitch import HOP_LENGTH as PITCH_HOP
+from dynse.data.pitch import Pitch
 
+FRAMES = STFT(n_fft=512, win_length=512, hop_length=256)
 # Quieter than this there is nothing to scale: `active_level_db` gives -120 for silence.
 _NOTHING_DB = -100.0
 
@@ -54,23 +59,38 @@ class Source(NamedTuple):
         samples: (N,) int16.
         starts: (G,) int32, first sample of each group.
         lengths: (G,) int32, samples of each group.
+        f0_hz: (ceil(N / 160),) float32, value k for the samples [160 k, 160 k + 160), 0 where
+            unvoiced; None where it is not known.
     """
 
     samples: jax.Array
     starts: jax.Array
     lengths: jax.Array
+    f0_hz: jax.Array | None = None
 
 
 class Batch(NamedTuple):
-    """Mixtures: noisy and clean (B, N) float32, snr_db (B,)."""
+    """Mixtures.
+
+    Attributes:
+        noisy: (B, N) float32.
+        clean: (B, N) float32.
+        snr_db: (B,).
+        f0_hz: (B, T) of the speech at the frames of the 512/256 STFT; None where not known.
+    """
 
     noisy: jax.Array
     clean: jax.Array
     snr_db: jax.Array
+    f0_hz: jax.Array | None = None
 
 
-def load_source(bank: Bank) -> Source:
+def load_source(bank: Bank, pitch: Pitch | None = None) -> Source:
     """Put a bank on the device.
+
+    Args:
+        bank: speech or noise.
+        pitch: of the bank's recordings, to be drawn with them.
 
     Raises:
         ValueError: where it has more samples than an int32 can address (37 hours at 16 kHz).
@@ -78,17 +98,42 @@ def load_source(bank: Bank) -> Source:
     if len(bank.samples) >= 2**31:
         raise ValueError(f"expected fewer than 2^31 samples on the device, got {len(bank.samples)}")
     starts, stops = np.array(list(bank.group_spans().values()), np.int32).T
-    return Source(jnp.asarray(bank.samples), jnp.asarray(starts), jnp.asarray(stops - starts))
+    f0_hz = None if pitch is None else jnp.asarray(_flat_pitch(bank, pitch))
+    return Source(
+        jnp.asarray(bank.samples), jnp.asarray(starts), jnp.asarray(stops - starts), f0_hz
+    )
+
+
+def _flat_pitch(bank: Bank, pitch: Pitch) -> np.ndarray:
+    """F0 at the middle of every 160 samples of the bank."""
+    flat = np.zeros(-(-len(bank.samples) // PITCH_HOP), np.float32)
+    centres = np.minimum(np.arange(len(flat)) * PITCH_HOP + PITCH_HOP // 2, len(bank.samples) - 1)
+    recording = np.searchsorted(bank.offsets, centres, side="right") - 1
+    for index, name in enumerate(bank.names):
+        inside = recording == index
+        flat[inside] = pitch.at(name, centres[inside] - bank.offsets[index])
+    return flat
 
 
 def draw_crop(source: Source, key: jax.Array, samples: int) -> jax.Array:
     """One crop (samples,) float32 in -1 to 1."""
+    at = _positions(source, key, jnp.arange(samples, dtype=jnp.int32))
+    return source.samples[at].astype(jnp.float32) / 32768
+
+
+def draw_f0(source: Source, key: jax.Array, samples: int) -> jax.Array:
+    """F0 (T,) in Hz at the frames of the crop that `draw_crop` draws from this key."""
+    centres = jnp.arange(FRAMES.frames(samples), dtype=jnp.int32) * FRAMES.hop_length
+    return source.f0_hz[_positions(source, key, centres) // PITCH_HOP]
+
+
+def _positions(source: Source, key: jax.Array, ahead: jax.Array) -> jax.Array:
+    """Where the samples lie that are so far ahead of the start which belongs to a key."""
     group_key, offset_key = jax.random.split(key)
     group = jax.random.randint(group_key, (), 0, source.starts.shape[0])
     length = source.lengths[group]
     offset = jax.random.randint(offset_key, (), 0, length)
-    positions = (offset + jnp.arange(samples, dtype=jnp.int32)) % length
-    return source.samples[source.starts[group] + positions].astype(jnp.float32) / 32768
+    return source.starts[group] + (offset + ahead) % length
 
 
 def mix(
@@ -120,12 +165,13 @@ def draw_batch(speech: Source, noise: Source, key: jax.Array, config: MixingConf
     keys = jax.random.split(key, 4)
     samples, count = config.crop_samples(), config.batch_size
 
-    def crops(source: Source, crop_key: jax.Array) -> jax.Array:
-        return jax.vmap(lambda k: draw_crop(source, k, samples))(jax.random.split(crop_key, count))
+    def crops(source: Source, crop_key: jax.Array, draw: Any = draw_crop) -> jax.Array:
+        return jax.vmap(lambda k: draw(source, k, samples))(jax.random.split(crop_key, count))
 
     snr_low, snr_high = config.snr_db
     snr_db = jax.random.uniform(keys[2], (count,), minval=snr_low, maxval=snr_high)
     level_low, level_high = config.level_db
     level_db = jax.random.uniform(keys[3], (count,), minval=level_low, maxval=level_high)
     noisy, clean = mix(crops(speech, keys[0]), crops(noise, keys[1]), snr_db, level_db)
-    return Batch(noisy, clean, snr_db)
+    f0_hz = None if speech.f0_hz is None else crops(speech, keys[0], draw_f0)
+    return Batch(noisy, clean, snr_db, f0_hz)

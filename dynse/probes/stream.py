@@ -7,15 +7,16 @@ which is the probe on the causal average of the gates, with K numbers a frame ke
 channels. The sums of the last frames are added afresh, as the gates' own pooling does: any split
 into blocks is the same.
 
-All probes are one matrix over the channels that any of them reads, since under XLA each operation
-costs more than what it computes; for the same reason it is a product here, where an engine adds
-(`dynse.probes.additions`).
+All probes are one matrix over all channels, with zeros where a probe does not read: under XLA each
+operation and each array that goes in or out costs more than what few probes compute. For the same
+reason it is a product here, where an engine adds (`dynse.probes.additions`), and all predictions
+are one array (`benchmarks/probes.py`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -39,51 +40,88 @@ class ProbeStack(NamedTuple):
     """All probes as one.
 
     Attributes:
-        channels: (U,) int32, read by one probe at least.
-        weights: (U, sum of K) float32, 0 where a probe does not read the channel.
+        weights: (sum of K, all channels) float32, 0 where a probe does not read the channel.
         bias: (sum of K,) float32.
     """
 
-    channels: jax.Array
     weights: jax.Array
     bias: jax.Array
 
 
-def stack_probes(probes: Mapping[str, LinearProbe]) -> tuple[tuple[Columns, ...], ProbeStack]:
+# Not frozen: each call of a compiled step makes one, and a frozen one takes longer to make.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(eq=False, slots=True)
+class Predictions(Mapping[str, Any]):
+    """Of each probe, by name, its outputs (B, T, K); `decide` makes classes of them.
+
+    A mapping over one array. Outside of jit bring it to the host first (`jax.device_get`): a slice
+    of an array on a device is a program of its own.
+
+    Attributes:
+        outputs: (B, T, sum of K).
+        layout: what its columns are.
+    """
+
+    outputs: Any
+    layout: tuple[Columns, ...] = dataclasses.field(metadata={"static": True})
+
+    def __getitem__(self, name: str) -> Any:
+        start = 0
+        for columns in self.layout:
+            for other, count in zip(columns.names, columns.outputs, strict=True):
+                if other == name:
+                    return self.outputs[..., start : start + count]
+                start += count
+        raise KeyError(f"{name!r}; the probes are {', '.join(self)}")
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for columns in self.layout for name in columns.names)
+
+    def __len__(self) -> int:
+        return sum(len(columns.names) for columns in self.layout)
+
+
+def stack_probes(
+    probes: Mapping[str, LinearProbe], channels: int
+) -> tuple[tuple[Columns, ...], ProbeStack]:
     """Put probes side by side.
 
     Args:
         probes: by name, at least one.
+        channels: of all gates of the network.
 
     Returns:
         What the columns are, a hashable entry a window, and the arrays.
 
     Raises:
-        ValueError: there is no probe.
+        ValueError: there is no probe, or one reads a channel that is not there.
     """
     if not probes:
         raise ValueError("expected at least one probe, got none")
     names = sorted(probes, key=lambda name: (probes[name].window, name))
-    channels = np.unique(np.concatenate([probes[name].channels for name in names]))
     weights = []
     for name in names:
         probe = probes[name]
-        spread = np.zeros((len(channels), len(probe.bias)), np.float32)
-        spread[np.searchsorted(channels, probe.channels)] = probe.weights
+        highest = int(np.max(probe.channels, initial=-1))
+        if highest >= channels:
+            raise ValueError(f"probe {name!r} reads channel {highest} of a network with {channels}")
+        spread = np.zeros((len(probe.bias), channels), np.float32)
+        spread[:, probe.channels] = np.transpose(probe.weights)
         weights.append(spread)
     layout = []
     for window in sorted({probe.window for probe in probes.values()}):
         members = tuple(name for name in names if probes[name].window == window)
         layout.append(Columns(window, members, tuple(len(probes[name].bias) for name in members)))
     bias = jnp.concatenate([probes[name].bias for name in names])
-    stack = ProbeStack(jnp.asarray(channels), jnp.asarray(np.concatenate(weights, 1)), bias)
-    return tuple(layout), stack
+    return tuple(layout), ProbeStack(jnp.asarray(np.concatenate(weights)), bias)
 
 
 def init_probe_state(layout: Sequence[Columns], batch_size: int) -> tuple[jax.Array, ...]:
-    """State before the first frame: of each window k the sums of past frames, (B, k - 1, K)."""
+    """State before the first frame: of each window k > 1 the sums of past frames, (B, k - 1, K)."""
     return tuple(
-        init_moving_average(batch_size, sum(columns.outputs), columns.window) for columns in layout
+        init_moving_average(batch_size, sum(columns.outputs), columns.window)
+        for columns in layout
+        if columns.window > 1
     )
 
 
@@ -92,7 +130,7 @@ def probe_step(
     stack: ProbeStack,
     state: tuple[jax.Array, ...],
     gates: Sequence[jax.Array],
-) -> tuple[tuple[jax.Array, ...], dict[str, jax.Array]]:
+) -> tuple[tuple[jax.Array, ...], Predictions]:
     """One block of frames.
 
     Args:
@@ -102,26 +140,29 @@ def probe_step(
         gates: over blocks (B, T, C_i), a network's `aux.gates`.
 
     Returns:
-        The next state, and of each probe its outputs (B, T, K); `decide` makes classes of them.
-        A channel that the network does not have makes them NaN.
+        The next state and the predictions.
 
     Raises:
-        ValueError: the network has no gates.
+        ValueError: the gates have not as many channels as `stack_probes` was told.
     """
-    if not gates:
-        raise ValueError("expected the gates of a gated network, got none")
-    bits = jnp.take(jnp.concatenate(gates, axis=-1), stack.channels, axis=-1)
-    sums = jnp.matmul(bits, stack.weights, precision="highest")
-    states, predictions, start = [], {}, 0
-    for columns, past in zip(layout, state, strict=True):
+    widths = [gate.shape[-1] for gate in gates]
+    if sum(widths) != stack.weights.shape[1]:
+        raise ValueError(
+            f"expected gates of {stack.weights.shape[1]} channels in all, got blocks of {widths}"
+        )
+    bits = jnp.concatenate(gates, axis=-1)
+    sums = jnp.einsum("btc,kc->btk", bits, stack.weights, precision="highest")
+    states, means, start = [], [], 0
+    for columns in layout:
         stop = start + sum(columns.outputs)
-        past, mean = moving_average(past, sums[..., start:stop], columns.window)
-        states.append(past)
-        cuts = np.cumsum(columns.outputs)[:-1]
-        values = jnp.split(mean + stack.bias[start:stop], cuts, axis=-1)
-        predictions |= zip(columns.names, values, strict=True)
+        mean = sums[..., start:stop]
+        if columns.window > 1:
+            past, mean = moving_average(state[len(states)], mean, columns.window)
+            states.append(past)
+        means.append(mean)
         start = stop
-    return tuple(states), predictions
+    outputs = jnp.concatenate(means, axis=-1) + stack.bias
+    return tuple(states), Predictions(outputs, tuple(layout))
 
 
 class ProbedState(NamedTuple):
@@ -137,12 +178,12 @@ class ProbedAux(NamedTuple):
     Attributes:
         gates: over blocks (B, T, C) of zeros and ones.
         scores: over blocks (B, T, C), before the step.
-        predictions: of each probe its outputs (B, T, K).
+        predictions: of each probe, by name, its outputs (B, T, K).
     """
 
     gates: tuple[jax.Array, ...]
     scores: tuple[jax.Array, ...]
-    predictions: dict[str, jax.Array]
+    predictions: Predictions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +245,14 @@ class ProbedNet:
 def add_probes(
     net: Any, variables: Mapping[str, Any], probes: Mapping[str, LinearProbe]
 ) -> tuple[ProbedNet, dict[str, Any]]:
-    """A network with probes, and the variables of both."""
-    layout, stack = stack_probes(probes)
+    """A network with probes, and the variables of both.
+
+    Raises:
+        ValueError: the network has no gates, there is no probe, or one reads a channel that the
+            network does not have.
+    """
+    channels = {layer.gate: layer.channels for layer in net.cost() if layer.gate is not None}
+    if not channels:
+        raise ValueError("expected a gated network, got one without gates")
+    layout, stack = stack_probes(probes, sum(channels.values()))
     return ProbedNet(net, layout), {**variables, "probes": stack}

@@ -41,10 +41,10 @@ class ExitLoss:
         return self.other.forward_options(step)
 
     def __call__(
-        self, state: Any, aux: Any, step: jax.Array
+        self, state: Any, aux: Any, batch: Any, step: jax.Array
     ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
         """Loss (), next state and metrics: the other's, and "loss_exit0", "loss_exit1", ..."""
-        total, state, metrics = self.other(state, aux, step)
+        total, state, metrics = self.other(state, aux, batch, step)
         total = total + joint_loss(aux.exits, self.weights[:-1])
         losses = {f"loss_exit{index}": loss for index, loss in enumerate(aux.exits)}
         return total, state, {**metrics, **losses}

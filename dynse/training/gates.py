@@ -75,7 +75,7 @@ class GateLoss:
         return jnp.clip((end - step / self.steps) / (end - begin), 0, 1)
 
     def __call__(
-        self, state: Any, aux: Any, step: jax.Array
+        self, state: Any, aux: Any, batch: Any, step: jax.Array
     ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
         """Loss (), next state and metrics "kept" and "budget_weight"."""
         config = self.config

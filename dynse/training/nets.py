@@ -16,6 +16,7 @@ from dynse.models.early_exit_nsnet2 import EarlyExitNsNet2
 from dynse.models.nsnet2 import NsNet2
 from dynse.training.exits import ExitLoss
 from dynse.training.gates import GateLoss, GateTraining
+from dynse.training.probes import ProbeLoss, ProbeTraining
 from dynse.training.step import ExtraLoss, NoExtraLoss
 
 
@@ -33,6 +34,7 @@ class ConvFSENetConfig:
         dropout_rate: of the original block.
         gate: the gates, None for a static net.
         gate_training: how the gates are trained; needed where there are gates of its own.
+        probe_training: probes that the gates are trained with in view; None for none.
         control: what stands in place of the gates, from the first step on; None for nothing.
     """
 
@@ -45,6 +47,7 @@ class ConvFSENetConfig:
     dropout_rate: float = 0.0
     gate: GateConfig | None = None
     gate_training: GateTraining | None = None
+    probe_training: ProbeTraining | None = None
     control: GateControl | None = None
     kind: Literal["conv_fsenet"] = "conv_fsenet"
 
@@ -53,6 +56,8 @@ class ConvFSENetConfig:
             raise ValueError("a control needs gates to replace, and no training of them")
         if not self.control and (self.gate is None) != (self.gate_training is None):
             raise ValueError("gate and gate_training belong together: give both or none")
+        if self.probe_training and not self.gate_training:
+            raise ValueError("probes need gates that are trained")
         training = self.gate_training
         if training and self.gate.surrogate == "gumbel_sigmoid" and training.score_noise <= 0:
             raise ValueError("surrogate gumbel_sigmoid needs score_noise > 0 (usually 1)")
@@ -76,7 +81,11 @@ class ConvFSENetConfig:
         """The gates' loss over a run of so many steps, or none."""
         if self.gate_training is None:
             return NoExtraLoss()
-        return GateLoss(self.gate_training, steps)
+        loss = GateLoss(self.gate_training, steps)
+        if self.probe_training is None:
+            return loss
+        per_block = self.inner if self.gate.site == "inner" else self.width
+        return ProbeLoss(self.probe_training, per_block * self.stacks * self.blocks, loss)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ from dynse.audio.features import magnitude
 from dynse.audio.stft import STFT
 from dynse.data.bank import Corpus
 from dynse.data.mixing import MixingConfig, Source, draw_batch, load_source
+from dynse.data.pitch import bank_pitch
 from dynse.models.controlled import GateControl
 from dynse.models.conv_fsenet import GateConfig
 from dynse.models.nsnet2 import feature_statistics
@@ -30,6 +31,7 @@ from dynse.training.gates import GateTraining
 from dynse.training.loop import LoopConfig, train
 from dynse.training.losses import compressed_spectral_loss, waveform_loss
 from dynse.training.nets import NETS, ConvFSENetConfig, NetConfig, NsNet2Config
+from dynse.training.probes import ProbeTraining
 from dynse.training.step import (
     OptimizerConfig,
     TrainState,
@@ -101,6 +103,7 @@ def train_run(
     corpus: Corpus,
     *,
     variables: Mapping[str, Any] | None = None,
+    cache_dir: str | pathlib.Path | None = None,
     title: str = "train",
     console: Console | None = None,
 ) -> tuple[Any, dict[str, Any], list[dict[str, Any]]]:
@@ -111,6 +114,7 @@ def train_run(
         config: what is trained, and how.
         corpus: what is trained on.
         variables: "params" and "batch_stats" to start from, in place of fresh ones.
+        cache_dir: where the F0 of the speech is kept, where the training needs it.
         title: name on the progress bar.
         console: where to draw it.
 
@@ -121,7 +125,10 @@ def train_run(
         ValueError: where the folder holds another run.
         DivergedError: where the gradients stay wild.
     """
-    speech, noise = load_source(corpus.speech["train"]), load_source(corpus.noise["train"])
+    told = getattr(config.net, "probe_training", None) is not None
+    pitch = bank_pitch(corpus.speech["train"], cache_dir=cache_dir) if told else None
+    speech = load_source(corpus.speech["train"], pitch)
+    noise = load_source(corpus.noise["train"])
     valid = load_source(corpus.speech["valid"]), load_source(corpus.noise["valid"])
     step = train_step(config)
     validate = make_validation(
@@ -235,6 +242,7 @@ _NESTED = {
     "gate": GateConfig,
     "gate_training": GateTraining,
     "control": GateControl,
+    "probe_training": ProbeTraining,
     "stft": STFT,
     "mixing": MixingConfig,
     "optimizer": OptimizerConfig,

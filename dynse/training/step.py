@@ -64,7 +64,7 @@ class ExtraLoss(Protocol):
         """Keyword arguments for the network's `apply` in this step."""
 
     def __call__(
-        self, state: Any, aux: Any, step: jax.Array
+        self, state: Any, aux: Any, batch: Batch, step: jax.Array
     ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
         """Loss (), next state and metrics."""
 
@@ -78,7 +78,7 @@ class NoExtraLoss:
     def forward_options(self, step: jax.Array) -> dict[str, Any]:
         return {}
 
-    def __call__(self, state, aux, step):
+    def __call__(self, state, aux, batch, step):
         return jnp.zeros(()), state, {}
 
 
@@ -181,7 +181,7 @@ def make_train_step(
         spectral = spectral_loss(gain)
         if getattr(aux, "exits", ()):
             aux = aux._replace(exits=tuple(map(spectral_loss, aux.exits[:-1])))
-        extra, extra_state, metrics = extra_loss(state.extra, aux, state.step)
+        extra, extra_state, metrics = extra_loss(state.extra, aux, batch, state.step)
         return spectral + extra, (batch_stats, extra_state, {"loss": spectral, **metrics})
 
     def step(state: TrainState, speech: Source, noise: Source):

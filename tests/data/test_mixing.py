@@ -5,7 +5,8 @@ import pytest
 
 from dynse.audio.activity import active_frames
 from dynse.data.bank import Bank
-from dynse.data.mixing import MixingConfig, draw_batch, draw_crop, load_source, mix
+from dynse.data.mixing import MixingConfig, draw_batch, draw_crop, draw_f0, load_source, mix
+from dynse.data.pitch import HOP_LENGTH, Pitch
 
 RATE = 16000
 
@@ -61,7 +62,8 @@ def levels_db(signal):
 
 def test_a_batch_is_a_function_of_its_key(speech, noise):
     first, again, other = (DRAW(speech, noise, jax.random.key(seed), CONFIG) for seed in (0, 0, 1))
-    for a, b, c in zip(first, again, other, strict=True):
+    assert first.f0_hz is None  # nothing is known of this speech
+    for a, b, c in zip(first[:3], again[:3], other[:3], strict=True):
         np.testing.assert_array_equal(a, b)
         assert not np.array_equal(a, c)
     assert len({row.tobytes() for row in np.asarray(first.clean)}) == CONFIG.batch_size
@@ -119,3 +121,26 @@ def test_silent_crops_do_not_explode():
 def test_a_crop_in_samples():
     assert MixingConfig(crop_s=2.0).crop_samples() == 32000
     assert MixingConfig(crop_s=0.5).crop_samples(8000) == 4000
+
+
+def test_f0_comes_from_where_the_crop_does():
+    """Each recording's samples stand for its F0: the crop tells what the F0 must be."""
+    draw = np.random.default_rng(3)
+    tracks, groups = {}, []
+    for group, lengths in enumerate([(4800, 1600), (3200,)]):
+        parts = []
+        for recording, length in enumerate(lengths):
+            values = draw.integers(1, 30000, length // HOP_LENGTH)
+            tracks[f"g{group}/{recording}"] = values.astype(np.float32)
+            parts.append(np.repeat(values, HOP_LENGTH))
+        groups.append(parts)
+    source = load_source(bank_of(*groups), Pitch(tracks, HOP_LENGTH))
+    for seed in range(20):
+        key = jax.random.key(seed)
+        crop = np.asarray(draw_crop(source, key, 8000)) * 32768  # wraps around in both groups
+        f0_hz = np.asarray(draw_f0(source, key, 8000))
+        assert f0_hz.shape == (33,)
+        # The last frame's centre lies behind the crop.
+        np.testing.assert_allclose(f0_hz[:32], crop[np.arange(32) * 256], rtol=1e-6)
+    batch = draw_batch(source, source, jax.random.key(0), MixingConfig(batch_size=2, crop_s=0.5))
+    assert batch.f0_hz.shape == (2, 33)

@@ -61,7 +61,7 @@ def test_one_exit_alone_has_no_extra_loss():
         dataclasses.replace(NET, exit_index=1),
     ):
         extra = net.extra_loss(10)
-        total, _, metrics = extra(extra.init(), Aux((), ()), 0)
+        total, _, metrics = extra(extra.init(), Aux((), ()), None, 0)
         assert (float(total), metrics) == (0.0, {})
 
 
@@ -72,8 +72,8 @@ def test_gates_and_exits_add_their_losses():
     extra = net.extra_loss(10)
     gates = (jnp.ones((1, 2, 4)),) * 2
     aux = Aux(gates, gates, (jnp.float32(0.25),))
-    total, _, metrics = extra(extra.init(), aux, jnp.int32(9))
-    alone, _, _ = extra.other(extra.init(), aux, jnp.int32(9))
+    total, _, metrics = extra(extra.init(), aux, None, jnp.int32(9))
+    alone, _, _ = extra.other(extra.init(), aux, None, jnp.int32(9))
     assert float(total) == pytest.approx(float(alone) + 0.25)
     assert {"kept", "loss_exit0"} < set(metrics)
     model = net.build(9)
@@ -103,4 +103,4 @@ def test_configurations_come_back_from_json(net):
 
 def test_the_loss_needs_a_weight_for_each_exit():
     with pytest.raises(ValueError, match="expected 2 weights, one an exit, got 1"):
-        ExitLoss((1.0, 1.0), NoExtraLoss())((), Aux((), (), (1.0, 2.0)), 0)
+        ExitLoss((1.0, 1.0), NoExtraLoss())((), Aux((), (), (1.0, 2.0)), None, 0)

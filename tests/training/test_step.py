@@ -73,8 +73,8 @@ def test_the_gates_loss_pulls_towards_the_budget_after_its_ramp():
     config = run_config(steps=100)
     loss = config.net.extra_loss(config.loop.steps)
     aux = _aux(0.0)
-    at_start, _, metrics = loss(loss.init(), aux, jnp.int32(0))
-    at_end, _, later = loss(loss.init(), aux, jnp.int32(99))
+    at_start, _, metrics = loss(loss.init(), aux, None, jnp.int32(0))
+    at_end, _, later = loss(loss.init(), aux, None, jnp.int32(99))
     assert float(metrics["kept"]) == 0
     assert float(metrics["budget_weight"]) == 0
     assert float(later["budget_weight"]) == pytest.approx(2.0)
@@ -87,8 +87,8 @@ def test_the_dual_ascent_waits_for_the_ramp():
     config = run_config(steps=100)
     loss = config.net.extra_loss(config.loop.steps)
     aux = _aux(1.0)
-    _, early, _ = loss(loss.init(), aux, jnp.int32(3))
-    _, late, _ = loss(loss.init(), aux, jnp.int32(60))
+    _, early, _ = loss(loss.init(), aux, None, jnp.int32(3))
+    _, late, _ = loss(loss.init(), aux, None, jnp.int32(60))
     assert float(early.weight) == pytest.approx(2.0)
     assert float(late.weight) > 2.0
 
