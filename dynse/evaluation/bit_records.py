@@ -13,8 +13,8 @@ A net is comparable to 8 bits everywhere by the paired differences d of their sc
 
     mean d >= -margin    and    the low end of its 95 % bootstrap interval >= -low margin.
 
-Of each kind the smallest net is taken that is comparable on the validation split at half the
-margin: being the smallest of many that pass, it is a lucky one there (ours). Whether it is
+Of each kind the smallest net is taken that is comparable on the validation split at half of both
+margins: being the smallest of many that pass, it is a lucky one there (ours). Whether it is
 comparable is then read off the test split. The smallest of the three is what the search gives:
 the simple nets are in its first population.
 """
@@ -174,7 +174,7 @@ def smallest_comparable(
     margins: tuple[float, float],
     groups: Sequence[str] | None = None,
 ) -> int | None:
-    """Index of the smallest net that is comparable at half the margin of the mean, or None.
+    """Index of the smallest net that is comparable at half of both margins, or None.
 
     Args:
         sizes: (P,).
@@ -183,7 +183,7 @@ def smallest_comparable(
         margins: see `comparable`.
         groups: see `comparable`.
     """
-    halved = (margins[0] / 2, margins[1])
+    halved = (margins[0] / 2, margins[1] / 2)
     for index in np.argsort(sizes, kind="stable"):
         if comparable(scores[index], reference, halved, groups)[0]:
             return int(index)

@@ -50,8 +50,10 @@ def test_groups_widen_the_interval():
 
 def test_the_smallest_comparable_net_is_taken():
     scores = np.stack([wrong(0), wrong(50), wrong(1), wrong(0)])
-    assert smallest_comparable([40, 10, 20, 30], scores, RIGHT, MARGINS) == 3  # at half the margin
-    assert smallest_comparable([40, 10, 20, 30], scores, RIGHT, (1.0, 2.0)) == 2
+    sizes = [40, 10, 20, 30]
+    assert smallest_comparable(sizes, scores, RIGHT, MARGINS) == 3  # at half of the margins
+    assert smallest_comparable(sizes, scores, RIGHT, (1.0, 2.0)) == 3  # the low end is at -1.5
+    assert smallest_comparable(sizes, scores, RIGHT, (1.0, 4.0)) == 2
     assert smallest_comparable([1], wrong(50)[None], RIGHT, MARGINS) is None
 
 
