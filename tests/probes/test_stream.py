@@ -81,7 +81,7 @@ step = jax.jit(probe_step, static_argnums=0)
 
 
 def whole(probes, gates):
-    layout, stack = stack_probes(probes)
+    layout, stack = stack_probes(probes, TOTAL)
     return step(layout, stack, init_probe_state(layout, 2), gates)[1]
 
 
@@ -89,7 +89,7 @@ def whole(probes, gates):
 @given(st.lists(st.sampled_from([1, 2, 7]), min_size=1, max_size=8), st.integers(0, 100))
 def test_any_split_is_the_offline_prediction(sizes, seed):
     probes = several()
-    layout, stack = stack_probes(probes)
+    layout, stack = stack_probes(probes, TOTAL)
     gates = random_gates(frames=sum(sizes), seed=seed)
     state, parts, start = init_probe_state(layout, 2), [], 0
     for size in sizes:
@@ -114,7 +114,7 @@ def test_a_probe_alone_is_the_probe_among_others():
     assert decide(probes["noise"], together["noise"]).max() == 2
     assert decide(probes["f0"], together["f0"]).shape == (2, 13, 1)
     with pytest.raises(ValueError, match="at least one probe, got none"):
-        stack_probes({})
+        stack_probes({}, TOTAL)
 
 
 def test_one_frame_late_is_another_prediction():
@@ -126,11 +126,34 @@ def test_one_frame_late_is_another_prediction():
         assert np.abs(right[name] - late[name]).max() > 0.1
 
 
-def test_gates_that_are_missing_are_noticed():
-    layout, stack = stack_probes({"voice": random_probe(0, 1)})
-    with pytest.raises(ValueError, match="gated network, got none"):
-        probe_step(layout, stack, init_probe_state(layout, 2), ())
-    assert np.isnan(whole({"voice": random_probe(0, 1)}, random_gates()[:1])["voice"]).all()
+def test_probes_of_another_network_are_refused():
+    probes = {"voice": random_probe(0, 1)}
+    layout, stack = stack_probes(probes, TOTAL)
+    state = init_probe_state(layout, 2)
+    for gates in ((), random_gates()[:1]):
+        with pytest.raises(ValueError, match=f"expected gates of {TOTAL} channels in all, got"):
+            probe_step(layout, stack, state, gates)
+    highest = int(probes["voice"].channels.max())
+    stack_probes(probes, highest + 1)
+    message = f"probe 'voice' reads channel {highest} of a network with {highest}"
+    with pytest.raises(ValueError, match=message):
+        stack_probes(probes, highest)
+    dense = ConvFSENet(bins=9, width=8, inner=16, stacks=1, blocks=1)
+    with pytest.raises(ValueError, match="expected a gated network"):
+        add_probes(dense, {}, probes)
+
+
+def test_predictions_are_a_mapping_over_one_array():
+    probes = several()
+    predictions = whole(probes, random_gates())
+    assert list(predictions) == ["snr", "voice", "f0", "noise"]  # shortest window first
+    assert len(jax.tree.leaves(predictions)) == 1
+    assert len(predictions) == len(probes)
+    assert {name: value.shape[-1] for name, value in predictions.items()} == {
+        name: len(probe.bias) for name, probe in probes.items()
+    }
+    with pytest.raises(KeyError, match="'pitch'; the probes are snr, voice, f0, noise"):
+        predictions["pitch"]
 
 
 def small_net_with_probes():
