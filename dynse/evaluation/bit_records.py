@@ -13,10 +13,12 @@ A net is comparable to 8 bits everywhere by the paired differences d of their sc
 
     mean d >= -margin    and    the low end of its 95 % bootstrap interval >= -low margin.
 
-Of each kind the smallest net is taken that is comparable on the validation split at half of both
-margins: being the smallest of many that pass, it is a lucky one there (ours). Whether it is
-comparable is then read off the test split. The smallest of the three is what the search gives:
-the simple nets are in its first population.
+Of each kind the smallest net is taken that is comparable on the validation split (ours): its own
+low end must hold, and half the margin of the mean by the isotonic regression of the mean
+differences of all nets of the kind over their size. A larger net of a front is no worse, so a net
+that does better than the larger ones beside it is a lucky one. Whether the net taken is comparable
+is then read off the test split. The smallest of the three kinds is what the search gives: the
+simple nets are in its first population.
 """
 
 from __future__ import annotations
@@ -174,7 +176,9 @@ def smallest_comparable(
     margins: tuple[float, float],
     groups: Sequence[str] | None = None,
 ) -> int | None:
-    """Index of the smallest net that is comparable at half of both margins, or None.
+    """Index of the smallest net that is comparable by the rule for choosing, or None.
+
+    mean by isotonic regression over the size >= -margin / 2, own low end >= -low margin.
 
     Args:
         sizes: (P,).
@@ -183,9 +187,13 @@ def smallest_comparable(
         margins: see `comparable`.
         groups: see `comparable`.
     """
-    halved = (margins[0] / 2, margins[1] / 2)
+    from sklearn.isotonic import IsotonicRegression
+
+    differences = [comparable(one, reference, margins, groups)[1] for one in scores]
+    means = IsotonicRegression().fit_transform(sizes, [one.mean for one in differences])
     for index in np.argsort(sizes, kind="stable"):
-        if comparable(scores[index], reference, halved, groups)[0]:
+        # Rounding must not refuse what is exactly at the margin.
+        if means[index] >= -margins[0] / 2 - 1e-6 and differences[index].low >= -margins[1]:
             return int(index)
     return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -67,7 +67,6 @@ def enhance_mixtures(
     Yields:
         The mixtures in the test set's order.
     """
-    longest = max(spec.length for spec in test_set)
 
     @jax.jit
     def own(variables, noisy):
@@ -80,19 +79,14 @@ def enhance_mixtures(
         enhanced, aux = enhance(model, variables, noisy, stft=stft, gates=gates)
         return enhanced, aux._replace(gates=gates)
 
-    specs = list(test_set)
-    for start in range(0, len(specs), batch_size):
-        mixtures = [render(spec, corpus) for spec in specs[start : start + batch_size]]
-        noisy = np.zeros((batch_size, longest), np.float32)
-        for row, mixture in zip(noisy, mixtures, strict=False):
-            row[: len(mixture.noisy)] = mixture.noisy
+    for index, (mixtures, noisy, _) in enumerate(mixture_batches(corpus, test_set, batch_size)):
         if control is None:
             enhanced, aux = own(variables, noisy)
         else:
-            key = jax.random.fold_in(jax.random.key(seed), start)
+            key = jax.random.fold_in(jax.random.key(seed), index * batch_size)
             enhanced, aux = controlled(variables, noisy, key)
         enhanced = np.asarray(enhanced)
-        frames = stft.frames(longest)
+        frames = stft.frames(noisy.shape[1])
         gates = [
             np.asarray(jnp.broadcast_to(gate, (batch_size, frames, gate.shape[-1])))
             for gate in aux.gates
@@ -103,6 +97,35 @@ def enhance_mixtures(
             voice = active_frames(mixture.clean, stft.win_length, stft.hop_length)
             statistics = measure(used, voice, mixture.snr_db) if used else None
             yield Enhanced(mixture, enhanced[row, :length], used, statistics)
+
+
+def mixture_batches(
+    corpus: Corpus,
+    test_set: TestSet,
+    batch_size: int = 6,
+    *,
+    only: Collection[str] | None = None,
+) -> Iterator[tuple[list[Mixture], np.ndarray, np.ndarray]]:
+    """The mixtures of a test set, padded with zeros to the longest of all.
+
+    Args:
+        corpus: holds the recordings of the test set.
+        test_set: the mixtures.
+        batch_size: rows of a batch; those that the last one has no mixture for are zeros.
+        only: ids of the mixtures that are wanted; None for all.
+
+    Yields:
+        The mixtures of a batch, and their noisy and clean signals (batch_size, N).
+    """
+    longest = max(spec.length for spec in test_set)
+    specs = [spec for spec in test_set if only is None or spec.id in only]
+    for start in range(0, len(specs), batch_size):
+        mixtures = [render(spec, corpus) for spec in specs[start : start + batch_size]]
+        noisy, clean = np.zeros((2, batch_size, longest), np.float32)
+        for row, mixture in enumerate(mixtures):
+            noisy[row, : len(mixture.noisy)] = mixture.noisy
+            clean[row, : len(mixture.clean)] = mixture.clean
+        yield mixtures, noisy, clean
 
 
 def as_utterance(

@@ -77,7 +77,7 @@ def score_references(
                 yield as_utterance(mixture, estimate(mixture.noisy, mixture.noise))
 
         records.append(
-            _scored(name, items(), corpus, test_set, records_dir, pool, config={}, seed=None)
+            scored_record(name, items(), corpus, test_set, records_dir, pool, config={}, seed=None)
         )
     return records
 
@@ -137,7 +137,7 @@ def score_net(
             yield as_utterance(one.mixture, one.enhanced, values)
 
     shared = {"corpus": corpus, "test_set": test_set, "records_dir": records_dir, "pool": pool}
-    record = _scored(
+    record = scored_record(
         name,
         items(enhanced),
         **shared,
@@ -147,7 +147,7 @@ def score_net(
         extra={"gates": {key: dataclasses.asdict(value) for key, value in gates.items()}},
     )
     controlled = {
-        f"{name}, {kind}": _scored(
+        f"{name}, {kind}": scored_record(
             f"{name}, {kind}",
             items(enhance_mixtures(model, variables, corpus, test_set, stft=stft, control=control)),
             **shared,
@@ -178,7 +178,7 @@ def _controls(rates: Sequence[np.ndarray]) -> dict[str, Control]:
     }
 
 
-def _scored(
+def scored_record(
     name: str,
     items: Iterable[Utterance],
     corpus: Corpus,
@@ -191,7 +191,20 @@ def _scored(
     cost: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> RunRecord:
-    """Score, or take the record that an earlier start has left for the same thing."""
+    """Score, or take the record that an earlier start has left for the same thing.
+
+    Args:
+        name: in tables, and of the record's file.
+        items: what is scored; not touched where the record is there.
+        corpus: of the test set.
+        test_set: the mixtures.
+        records_dir: where the record goes.
+        pool: processes for the metrics.
+        config: all that decides the scores, but for the corpus and the test set.
+        seed: of the training.
+        cost: kept in the record.
+        extra: kept in the record.
+    """
     path = records_dir / f"{name.replace(', ', '-').replace(' ', '-')}.json"
     config = json.loads(json.dumps(config))
     if path.exists():

@@ -51,10 +51,21 @@ def test_groups_widen_the_interval():
 def test_the_smallest_comparable_net_is_taken():
     scores = np.stack([wrong(0), wrong(50), wrong(1), wrong(0)])
     sizes = [40, 10, 20, 30]
-    assert smallest_comparable(sizes, scores, RIGHT, MARGINS) == 3  # at half of the margins
-    assert smallest_comparable(sizes, scores, RIGHT, (1.0, 2.0)) == 3  # the low end is at -1.5
-    assert smallest_comparable(sizes, scores, RIGHT, (1.0, 4.0)) == 2
+    assert smallest_comparable(sizes, scores, RIGHT, MARGINS) == 3  # at half of the mean's margin
+    assert smallest_comparable(sizes, scores, RIGHT, (1.0, 2.0)) == 2
+    assert smallest_comparable(sizes, scores, RIGHT, (1.0, 1.0)) == 3  # the low end is at -1.5
     assert smallest_comparable([1], wrong(50)[None], RIGHT, MARGINS) is None
+
+
+def test_a_lucky_small_net_is_not_taken():
+    """A net that beats the larger ones beside it is no better than they are on average."""
+    scores = np.stack([wrong(0), wrong(3), wrong(3), wrong(0), wrong(0)])
+    sizes = [10, 20, 30, 40, 50]
+    wide = (1.0, 9.0)
+    assert smallest_comparable(sizes[:1], scores[:1], RIGHT, wide) == 0
+    # The first three are as good as one with (0 + 3 + 3) / 3 of 200 wrong: -1 point.
+    assert smallest_comparable(sizes, scores, RIGHT, wide) == 3
+    assert smallest_comparable(sizes, scores, RIGHT, (2.0, 9.0)) == 0
 
 
 def test_too_few_groups_are_named():
