@@ -9,13 +9,8 @@ from PIL import Image
 from dynse.audio.stft import STFT
 from dynse.evaluation import probe_figures
 from dynse.evaluation.figures import PALETTE
-from dynse.evaluation.probe_figures import (
-    PREDICTED,
-    map_figure,
-    score_figure,
-    strip_figure,
-    weight_figure,
-)
+from dynse.evaluation.probe_figures import map_figure, score_figure, weight_figure
+from dynse.evaluation.probe_strip import PREDICTED, strip_figure
 
 ORANGE = PREDICTED
 
@@ -182,7 +177,7 @@ def test_tracks_of_other_lengths_are_refused(noisy):
 
 def test_importing_loads_no_matplotlib_no_scikit_learn_and_no_probes():
     code = (
-        "import sys, dynse.evaluation.probe_figures\n"
+        "import sys, dynse.evaluation.probe_figures, dynse.evaluation.probe_strip\n"
         "for name in ('matplotlib', 'sklearn', 'dynse.probes'):\n"
         "    assert name not in sys.modules, name\n"
     )
