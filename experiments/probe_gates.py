@@ -19,13 +19,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
 import numpy as np
 import tyro
-from dynse.evaluation.probe_figures import map_figure, score_figure, strip_figure, weight_figure
 from rich.console import Console
 from train_dyncp import PRESETS as DYNCP_PRESETS
 
@@ -36,6 +36,8 @@ from dynse.data.labels import SHAPE, label_mixture
 from dynse.data.pitch import bank_pitch
 from dynse.data.synthetic import SMOKE_SIZE, SyntheticSize, synthetic_corpus
 from dynse.data.testsets import TestSet, read_csv, render
+from dynse.evaluation.probe_figures import map_figure, score_figure, weight_figure
+from dynse.evaluation.probe_strip import strip_figure
 from dynse.evaluation.report import write_report
 from dynse.evaluation.scores import commit, machine
 from dynse.evaluation.sections import Figure, Report, Section, Text
@@ -54,6 +56,7 @@ from dynse.probes.records import (
 from dynse.probes.rivals import MODES, tracked_f0, webrtc_voice
 from dynse.probes.rows import MixtureRows, mixture_rows
 from dynse.probes.study import (
+    FEATURES,
     Splits,
     TaskResult,
     can_study,
@@ -88,6 +91,7 @@ class Config:
         per_snr: mixtures at each of five SNRs by split, for frames and speakers.
         noise_per_snr: the same for the noise classes, dealt over those alone.
         recordings: that a noise class needs in the train and test splits each.
+        features: what else is read, by its names in `study`.
         test_set: CSV of a fixed test set for the frames; None draws one.
         mixture_s: shortest and longest of a drawn mixture.
     """
@@ -96,6 +100,7 @@ class Config:
     per_snr: Mapping[str, int]
     noise_per_snr: Mapping[str, int]
     recordings: int
+    features: tuple[str, ...] = FEATURES
     test_set: str | None = None
     mixture_s: tuple[float, float] = (4.0, 5.0)
 
@@ -112,6 +117,7 @@ PRESETS: Mapping[str, Config] = {
         per_snr={"train": 2, "valid": 2, "test": 2},
         noise_per_snr={"train": 2, "valid": 2, "test": 2},
         recordings=1,
+        features=("log-mel",),
         mixture_s=(3.0, 4.0),
     ),
     "mini": Config(
@@ -176,6 +182,7 @@ def main(arguments: Arguments) -> list[ProbeRecord]:
             corpus,
             sets,
             classes,
+            features=config.features,
             rivals=rivals,
             console=console,
             cache_dir=arguments.cache_dir,
@@ -192,18 +199,21 @@ def main(arguments: Arguments) -> list[ProbeRecord]:
         f"{', '.join(f'{key} {value}' for key, value in machine().items())}."
     )
     report = Report("What the gates tell", intro, [Text("What is read", _WHAT), *tables, *figures])
-    console.print(f"Report: {write_report(run_dir, report)}")
+    if figures:  # else the report of the start that probed a net has them
+        console.print(f"Report: {write_report(run_dir, report)}")
     return records
 
 
 def noise_classes(corpus: Corpus, fewest: int) -> list[str]:
     """Classes with so many recordings in both the train and the test split."""
-    counts = [
-        {name: corpus.noise[split].groups.count(name) for name in set(corpus.noise[split].groups)}
-        for split in ("train", "test")
-    ]
-    shared = sorted(set(counts[0]) & set(counts[1]))
-    return [name for name in shared if min(count[name] for count in counts) >= fewest]
+    train, test = (Counter(corpus.noise[split].groups) for split in ("train", "test"))
+    found = [name for name in sorted(train) if min(train[name], test[name]) >= fewest]
+    if len(found) < 2:
+        raise SystemExit(
+            f"expected two noise classes or more with {fewest} recordings in the train and test "
+            f"splits each, got {found}"
+        )
+    return found
 
 
 def mixture_sets(
@@ -251,13 +261,15 @@ def probe_net(
     sets: Mapping[str, Sequence[TestSet]],
     classes: Sequence[str],
     *,
+    features: Sequence[str],
     rivals: Rivals,
     console: Console,
     cache_dir: pathlib.Path | None,
     described: Mapping[str, Any],
 ) -> tuple[ProbeRecord, list[Section]]:
     """All tasks of one network: the record and its pictures."""
-    fresh = model.init(jax.random.key(run.seed + 1), np.zeros((1, 1, model.bins), np.float32))
+    frame = np.zeros((1, 1, model.bins), np.float32)
+    fresh = jax.jit(model.init)(jax.random.key(run.seed + 1), frame)
     pitch = {split: bank_pitch(corpus.speech[split], cache_dir=cache_dir) for split in sets}
 
     def hear(of: Any, kind: int) -> Splits:
@@ -280,16 +292,20 @@ def probe_net(
                 console.print(f"{task.name}: not every split has all of its classes; left out")
                 progress.advance(bar)
                 continue
-            results[task.name] = study_task(task, heard, untrained, seed=run.seed)
+            results[task.name] = study_task(
+                task, heard, untrained, seed=run.seed, features=features
+            )
             progress.advance(bar)
         verification = verify_speakers(heard)
-        examples = heard.test[: len(heard.test) : max(1, len(heard.test) // 3)]
+        examples = heard.test[:: -(-len(heard.test) // 3)]
         macs = _active_macs(model, heard.test)
         counts = _counts(heard)
         del heard, untrained
         progress.update(bar, description=f"{name}: {noise.name}")
         of_noise, untrained = hear(variables, 1), hear(fresh, 1)
-        results[noise.name] = study_task(noise, of_noise, untrained, seed=run.seed)
+        results[noise.name] = study_task(
+            noise, of_noise, untrained, seed=run.seed, features=features
+        )
         extra[noise.name] = noise_extra(noise, results[noise.name], of_noise)
         counts["noise classes"] = {"names": list(classes), **_counts(of_noise)}
         progress.advance(bar)
@@ -321,9 +337,13 @@ def score_rivals(corpus: Corpus, test_set: TestSet, cache_dir: pathlib.Path | No
     pitch = bank_pitch(corpus.speech["test"], cache_dir=cache_dir)
     labels = [label_mixture(spec, corpus, pitch) for spec in test_set]
     noisy = [render(spec, corpus).noisy for spec in test_set]
-    groups = [[one.noise_recording] * len(one.frames.voice) for one in labels]
+    frames = [len(one.frames.voice) for one in labels]
+    groups = {
+        task: np.repeat([getattr(one, task.drawn) for one in labels], frames)
+        for task in (VOICE, F0)
+    }
     voice = np.concatenate([one.frames.voice for one in labels])
-    rows = Rows(voice, voice, np.concatenate(groups))
+    rows = Rows(voice, voice, groups[VOICE])
     found: dict[str, dict[str, Any]] = {VOICE.name: {}, F0.name: {}}
     try:
         for mode in MODES:
@@ -332,12 +352,13 @@ def score_rivals(corpus: Corpus, test_set: TestSet, cache_dir: pathlib.Path | No
     except ModuleNotFoundError:
         found[VOICE.name] = {}
     f0_hz = np.concatenate([one.frames.f0_hz for one in labels])
-    tracked = np.concatenate([tracked_f0(signal) for signal in noisy])[f0_hz > 0]
+    voiced = f0_hz > 0
+    tracked = np.concatenate([tracked_f0(signal) for signal in noisy])[voiced]
     # Where the tracker finds no pitch, the mean of what it finds elsewhere is its best guess.
     known = tracked > 0
     guess = np.log2(tracked[known]).mean() if known.any() else 0.0
     estimate = np.where(known, np.log2(np.where(known, tracked, 1.0)), guess)
-    rows = Rows(f0_hz[f0_hz > 0], np.log2(f0_hz[f0_hz > 0]), rows.groups[f0_hz > 0])
+    rows = Rows(f0_hz[voiced], np.log2(f0_hz[voiced]), groups[F0][voiced])
     found[F0.name]["pYIN on the noisy signal"] = score_estimates(F0, estimate, rows)
     return found
 
@@ -372,7 +393,12 @@ def _figures(
     sections: list[Section] = [
         Figure(
             "Score against number of channels",
-            score_figure(record.paths, record.enough, references),
+            score_figure(
+                record.paths,
+                enough=record.enough,
+                reference=references,
+                scores={task: next(iter(found["gates"])) for task, found in record.scores.items()},
+            ),
             "The channels are chosen on training mixtures, one after the other.",
         ),
         Figure(
@@ -411,7 +437,9 @@ def _strip(
     # The noise class was learnt from rates over a mixture: from the last second here.
     recent = causal_average(mixture.gates, 62)
     recent *= 62 / np.minimum(np.arange(1, len(recent) + 1), 62)[:, None]
-    noise = np.asarray(jax.nn.softmax(outputs(results["noise class"].probe, recent), axis=-1))
+    logits = np.asarray(outputs(results["noise class"].probe, recent))
+    if logits.shape[1] == 1:  # of two classes the first has logit 0
+        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
     labels = mixture.labels.frames
     f0_hz = 2.0 ** np.asarray(told[F0.name])[:, 0]
     return strip_figure(
@@ -424,7 +452,8 @@ def _strip(
         snr_true=labels.snr_db,
         snr=np.asarray(told[FRAME_SNR.name])[:, 0],
         class_names=classes,
-        class_scores=noise,
+        class_scores=np.asarray(jax.nn.softmax(logits, axis=-1)),
+        class_true=mixture.labels.noise_class if mixture.labels.noise_class in classes else None,
     )
 
 
@@ -446,6 +475,7 @@ def _counts(heard: Splits) -> dict[str, Any]:
             "mixtures": len(found),
             "speakers": len({one.labels.speaker for one in found}),
             "noise recordings": len({one.labels.noise_recording for one in found}),
+            "noise sources": len({one.labels.noise_source for one in found}),
         }
         for split, found in (("train", heard.train), ("valid", heard.valid), ("test", heard.test))
     }

@@ -61,6 +61,8 @@ class MixtureLabels(NamedTuple):
             low register and "F" for the high one.
         noise_recording: name of the recording of noise.
         speech_recordings: names of the recordings of speech.
+        noise_source: what recordings share that were cut from one original: the "attribution" of
+            the noise where the corpus has one, else its name.
     """
 
     frames: FrameLabels
@@ -71,6 +73,7 @@ class MixtureLabels(NamedTuple):
     gender: str | None
     noise_recording: str
     speech_recordings: tuple[str, ...]
+    noise_source: str
 
 
 def label_mixture(spec: MixtureSpec, corpus: Corpus, pitch: Pitch) -> MixtureLabels:
@@ -110,6 +113,7 @@ def label_mixture(spec: MixtureSpec, corpus: Corpus, pitch: Pitch) -> MixtureLab
         gender=_gender(corpus, spec.speech[0]),
         noise_recording=spec.noise,
         speech_recordings=spec.speech,
+        noise_source=corpus.attributes.get(spec.noise, {}).get("attribution") or spec.noise,
     )
 
 

@@ -39,6 +39,8 @@ def _balanced_value(sums: np.ndarray) -> np.ndarray:
 
 
 def _r2_columns(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    if labels.min() == labels.max():
+        raise ValueError("expected targets that differ, got constant ones")
     # Centred on all rows, so that the variance is no small difference of large sums.
     centred = labels - labels.mean()
     return np.stack(
@@ -48,7 +50,10 @@ def _r2_columns(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def _r2_value(sums: np.ndarray) -> np.ndarray:
     count, total, squares, errors = sums.T
-    return 1 - errors / (squares - np.square(total) / count)
+    spread = squares - np.square(total) / count
+    # A draw may hold one target only, up to rounding: it has no R2 and is left out.
+    differ = spread > 1e-9 * squares
+    return 1 - np.divide(errors, spread, out=np.full_like(errors, np.nan), where=differ)
 
 
 def _error_columns(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -67,6 +72,12 @@ SCORES: dict[str, tuple[Columns, Value]] = {
 }
 
 
+def score_value(score: str, predictions: np.ndarray, labels: np.ndarray) -> float:
+    """A score without an interval; arguments and errors as for `score_interval`."""
+    columns, value = _each_row(score, predictions, labels)
+    return float(value(columns.sum(0, keepdims=True))[0])
+
+
 def score_interval(
     score: str,
     predictions: np.ndarray,
@@ -82,29 +93,36 @@ def score_interval(
         score: key of SCORES.
         predictions: (N,) classes, bool or numbers.
         labels: (N,).
-        groups: N keys: recordings.
+        groups: N keys that sort: names of recordings.
         resamples: number of draws.
         seed: of the draws.
 
     Raises:
-        ValueError: an unknown score, or shapes that differ.
+        ValueError: an unknown score, shapes that differ, no row, or constant targets of an R2.
     """
-    if score not in SCORES:
-        raise ValueError(f"score must be one of {', '.join(SCORES)}; got {score!r}")
-    predictions, labels = np.asarray(predictions), np.asarray(labels)
-    if predictions.shape != labels.shape or labels.ndim != 1 or len(groups) != len(labels):
-        raise ValueError(
-            f"expected predictions, labels and groups (N,), got {predictions.shape}, "
-            f"{labels.shape} and {len(groups)}"
-        )
-    columns, value = SCORES[score]
-    each = columns(predictions, labels).astype(np.float64)
+    each, value = _each_row(score, predictions, labels)
+    if len(groups) != len(each):
+        raise ValueError(f"expected a group for each of {len(each)} rows, got {len(groups)}")
     _, group = np.unique(np.asarray(groups), return_inverse=True)
     sums = np.stack([np.bincount(group, weights=column) for column in each.T], 1)
     mean = float(value(sums.sum(0, keepdims=True))[0])
     if len(sums) < 2:
-        return Interval(mean, np.nan, np.nan, len(labels), 0)
+        return Interval(mean, np.nan, np.nan, len(each), 0)
     even = np.full(len(sums), 1 / len(sums))
     draws = np.random.default_rng(seed).multinomial(len(sums), even, resamples)
     low, high = np.nanquantile(value(draws @ sums), [0.025, 0.975])
-    return Interval(mean, float(low), float(high), len(labels), 0)
+    return Interval(mean, float(low), float(high), len(each), 0)
+
+
+def _each_row(score: str, predictions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, Value]:
+    """What each row adds to the sums of a score, and the score of such sums."""
+    if score not in SCORES:
+        raise ValueError(f"score must be one of {', '.join(SCORES)}; got {score!r}")
+    predictions, labels = np.asarray(predictions), np.asarray(labels)
+    if predictions.shape != labels.shape or labels.ndim != 1 or not len(labels):
+        raise ValueError(
+            f"expected as many predictions as labels (N,), got {predictions.shape} and "
+            f"{labels.shape}"
+        )
+    columns, value = SCORES[score]
+    return columns(predictions, labels).astype(np.float64), value

@@ -65,6 +65,7 @@ def make_probe(
     return LinearProbe(channels, weights, bias, jnp.float32(threshold), kind, window)
 
 
+@jax.jit
 def outputs(probe: LinearProbe, features: Any) -> jax.Array:
     """Estimates or logits: (..., all channels) -> (..., K) float32.
 

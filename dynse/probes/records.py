@@ -16,6 +16,10 @@ from dynse.evaluation.statistics import Interval
 from dynse.evaluation.tables import Table
 
 KIND = "gate probes"
+_NOTE = (
+    "On test mixtures. [95 % interval over sources of noise, or speakers, of one net]; of several "
+    "seeds the mean (lowest to highest)."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +65,8 @@ class ProbeRecord:
 
 def save_probe_record(path: Path, record: ProbeRecord) -> Path:
     """Write a record whole."""
-    content = json.dumps({"kind": KIND, **dataclasses.asdict(record)}, indent=1)
-    return write_whole(path, content.replace("NaN", "null") + "\n")
+    content = _without_nan({"kind": KIND, **dataclasses.asdict(record)})
+    return write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
 def load_probe_record(path: Path) -> ProbeRecord:
@@ -102,22 +106,27 @@ def _intervals(content: Mapping[str, Mapping[str, Any]]) -> dict[str, Interval]:
     return {name: interval(found) for name, found in content.items()}
 
 
+def _without_nan(content: Any) -> Any:
+    """None in place of NaN, which JSON has not."""
+    if isinstance(content, Mapping):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and np.isnan(content) else content
+
+
 def score_tables(records: Sequence[ProbeRecord]) -> list[Table]:
     """One table a task, one row a predictor: mean over the records of one net, and their range."""
     tables = []
-    for task in records[0].scores:
-        names = list(dict.fromkeys(name for record in records for name in record.scores[task]))
+    for task in dict.fromkeys(task for record in records for task in record.scores):
+        every = [record.scores.get(task, {}) for record in records]
+        names = list(dict.fromkeys(name for found in every for name in found))
         columns = list(
-            dict.fromkeys(
-                score
-                for record in records
-                for found in record.scores[task].values()
-                for score in found
-            )
+            dict.fromkeys(score for found in every for scores in found.values() for score in scores)
         )
         rows = []
         for net in dict.fromkeys(record.net for record in records):
-            runs = [record for record in records if record.net == net]
+            runs = [record for record in records if record.net == net and task in record.scores]
             for name in names:
                 cells = [
                     _cell([run.scores[task].get(name, {}) for run in runs], c) for c in columns
@@ -125,9 +134,10 @@ def score_tables(records: Sequence[ProbeRecord]) -> list[Table]:
                 if any(cell != "-" for cell in cells):
                     rows.append((net, name, str(len(runs)), *cells))
             for name in dict.fromkeys(key for run in runs for key in run.extra.get(task, {})):
-                first = [_cell([run.extra[task] for run in runs], name)]
+                first = [_cell([run.extra.get(task, {}) for run in runs], name)]
                 rows.append((net, name, str(len(runs)), *first, *["-"] * (len(columns) - 1)))
-        tables.append(Table(f"Read: {task}", ("net", "read from", "seeds", *columns), tuple(rows)))
+        header = ("net", "read from", "seeds", *columns)
+        tables.append(Table(f"Read: {task}", header, tuple(rows), (_NOTE,)))
     return tables
 
 
@@ -135,8 +145,9 @@ def cost_table(records: Sequence[ProbeRecord]) -> Table:
     """One row a task and net: channels that are enough, and additions a frame."""
     rows = []
     for net in dict.fromkeys(record.net for record in records):
-        runs = [record for record in records if record.net == net]
-        for task in runs[0].enough:
+        of_net = [record for record in records if record.net == net]
+        for task in dict.fromkeys(task for record in of_net for task in record.enough):
+            runs = [record for record in of_net if task in record.enough]
             full = float(np.mean([run.additions[task][0] for run in runs]))
             few = float(np.mean([run.additions[task][1] for run in runs]))
             macs = float(np.mean([run.active_macs for run in runs]))
@@ -153,8 +164,9 @@ def verification_table(records: Sequence[ProbeRecord]) -> Table:
     """Equal error rates, the mean over the records of one net and their range."""
     rows = []
     for net in dict.fromkeys(record.net for record in records):
-        runs = [record for record in records if record.net == net]
-        for name in runs[0].verification:
+        of_net = [record for record in records if record.net == net]
+        for name in dict.fromkeys(name for record in of_net for name in record.verification):
+            runs = [record for record in of_net if name in record.verification]
             rates = [100 * run.verification[name][0] for run in runs]
             targets = runs[0].verification[name][1]
             spread = f" ({min(rates):.1f} to {max(rates):.1f})" if len(rates) > 1 else ""

@@ -3,13 +3,14 @@
 Beside the gates g_t a mixture gives what else a predictor of the same form could read:
 
     scores         of the gates, before the step
-    activations    what each gated block adds to its input, 0 where its gate is closed
+    activations    what each gated block adds to its input; a gate at the output makes it 0
     log-mel        64 bands of the noisy input, in dB
-    log-mel 18     of the frame and the 17 before it: 1152 numbers, as many as there are gates
+    log-mel 18     of the frame and the 17 before it: 1152 numbers, as many as gates at the output
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from dynse.audio.features import magnitude
 from dynse.audio.mel import band_power, mel_filterbank
 from dynse.audio.stft import STFT
 from dynse.data.bank import Corpus
-from dynse.data.labels import MixtureLabels, label_mixture
+from dynse.data.labels import SHAPE, MixtureLabels, label_mixture
 from dynse.data.pitch import Pitch
 from dynse.data.testsets import SAMPLE_RATE, TestSet, render
 from dynse.probes.features import frame_bits
@@ -73,44 +74,29 @@ def mixture_rows(
         model: the network.
         variables: its variables.
         corpus: holds the recordings.
-        test_set: the mixtures, all padded to the longest, so that one program is compiled.
+        test_set: the mixtures, padded to the same whole second, so that few programs are
+            compiled.
         pitch: of the speech of their split.
         stft: the network's transform, the 512/256 one that labels are made for.
         batch_size: mixtures at once.
 
     Raises:
-        ValueError: the network has no gates.
+        ValueError: the network has no gates, or another transform than the labels.
     """
-    filterbank = mel_filterbank(MEL_BANDS, stft.n_fft, SAMPLE_RATE)
-
-    @jax.jit
-    def read(variables: Any, noisy: jax.Array) -> tuple[jax.Array, ...]:
-        spectrum = magnitude(stft.forward(noisy))
-        (_, _, aux), captured = model.apply(
-            variables, spectrum, capture_intermediates=_is_block_or_front, mutable=["intermediates"]
-        )
-        inside = {name: found["__call__"][0] for name, found in captured["intermediates"].items()}
-        x, added = jax.nn.relu(inside["front"]), []
-        for index in range(len(aux.gates)):
-            y = inside[f"block{index}"][1]
-            added.append(y - x)
-            x = y
-        mel = 10 * jnp.log10(jnp.maximum(band_power(jnp.square(spectrum), filterbank), _FLOOR))
-        half = (jnp.concatenate(part, -1).astype(jnp.float16) for part in (aux.scores, added))
-        return frame_bits(aux.gates), *half, mel.astype(jnp.float16)
-
     if getattr(model, "gate", None) is None:
         raise ValueError("expected a network with gates to probe, got one without")
+    if stft != SHAPE:
+        raise ValueError(f"expected the transform of the labels, {SHAPE}, got {stft}")
     specs = list(test_set)
-    longest = max(spec.length for spec in specs)
+    longest = SAMPLE_RATE * -(-max(spec.length for spec in specs) // SAMPLE_RATE)
     for start in range(0, len(specs), batch_size):
         batch = specs[start : start + batch_size]
         noisy = np.zeros((batch_size, longest), np.float32)
         for row, spec in zip(noisy, batch, strict=False):
             row[: spec.length] = render(spec, corpus).noisy
-        found = [np.asarray(part) for part in read(variables, noisy)]
+        found = [np.asarray(part) for part in _read(model, variables, noisy)]
         for row, spec in enumerate(batch):
-            frames = stft.frames(spec.length)
+            frames = SHAPE.frames(spec.length)
             parts = (part[row, :frames].copy() for part in found)
             yield MixtureRows(spec.id, *parts, label_mixture(spec, corpus, pitch))
 
@@ -120,6 +106,25 @@ def with_past(features: np.ndarray, frames: int) -> np.ndarray:
     before = np.repeat(features[:1], frames - 1, axis=0)
     padded = np.concatenate([before, features])
     return np.concatenate([padded[i : i + len(features)] for i in range(frames)], axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _read(model: Any, variables: Any, noisy: jax.Array) -> tuple[jax.Array, ...]:
+    """Gates, scores, activations and log-mel (B, T, ...) of signals (B, N)."""
+    spectrum = magnitude(SHAPE.forward(noisy))
+    (_, _, aux), captured = model.apply(
+        variables, spectrum, capture_intermediates=_is_block_or_front, mutable=["intermediates"]
+    )
+    inside = {name: found["__call__"][0] for name, found in captured["intermediates"].items()}
+    x, added = jax.nn.relu(inside["front"]), []
+    for index in range(len(aux.gates)):
+        y = inside[f"block{index}"][1]
+        added.append(y - x)
+        x = y
+    filterbank = mel_filterbank(MEL_BANDS, SHAPE.n_fft, SAMPLE_RATE)
+    mel = 10 * jnp.log10(jnp.maximum(band_power(jnp.square(spectrum), filterbank), _FLOOR))
+    half = (jnp.concatenate(part, -1).astype(jnp.float16) for part in (aux.scores, added))
+    return frame_bits(aux.gates), *half, mel.astype(jnp.float16)
 
 
 def _is_block_or_front(module: Any, method: str) -> bool:

@@ -68,8 +68,13 @@ def median_error_cents(predictions_hz: np.ndarray, targets_hz: np.ndarray) -> fl
     return float(1200 * np.median(np.abs(octaves)))
 
 
-def wilson_interval(successes: int, trials: int, *, level: float = 0.95) -> Interval:
+def wilson_interval(successes: float, trials: int, *, level: float = 0.95) -> Interval:
     """Share of successes and its interval.
+
+    Args:
+        successes: of the trials; a trial may succeed in part.
+        trials: independent ones.
+        level: share of such intervals that hold the chance of success.
 
     Raises:
         ValueError: there is no trial, or not 0 <= successes <= trials.

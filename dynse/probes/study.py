@@ -3,7 +3,7 @@
     gates              the frame's bits, or their rates over a mixture
     scores             of the same gates, before the step
     activations        what the gated blocks add
-    log-mel            of the noisy input; "log-mel 18" is as large as the gates
+    log-mel            of the noisy input; "log-mel 18", of a frame, is as large as the gates
     random gates       bits drawn at each channel's own rate
     untrained gates    of the same network with fresh parameters
 
@@ -46,7 +46,7 @@ from dynse.probes.tasks import (
 )
 from dynse.probes.verification import all_pairs, cosine_scores, equal_error_rate
 
-FEATURES = ("gates", "scores", "activations", "log-mel", "log-mel 18")
+FEATURES = ("scores", "activations", "log-mel", "log-mel 18")
 SEGMENT_FRAMES = 187  # 3 s
 
 
@@ -75,15 +75,14 @@ class Splits:
 
 
 def can_study(task: Task, splits: Splits) -> bool:
-    """Whether every split has rows, and for classes the same two or more of them."""
+    """Whether every split has targets that differ, and for classes the same ones."""
     found = []
     for part in (splits.train, splits.valid, splits.test):
         targets = [task.target(one.labels) for one in part]
-        targets = [np.ravel(target) for target in targets if target is not None]
-        if not targets:
-            return False
-        found.append(frozenset(np.concatenate(targets).tolist()))
-    return task.kind == "ridge" or (len(set(found)) == 1 and len(found[0]) > 1)
+        each = [np.ravel(target).astype(float) for target in targets if target is not None]
+        different = np.unique(np.concatenate([*each, []]))
+        found.append(frozenset(different[~np.isnan(different)].tolist()))
+    return min(map(len, found)) > 1 and (task.kind == "ridge" or len(set(found)) == 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +120,8 @@ def study_task(
         splits: mixtures as the trained network heard them.
         untrained: the same mixtures as a network with fresh parameters heard them.
         seed: of the random gates.
-        features: kinds of `MixtureRows.features`.
+        features: kinds of `MixtureRows.features` beside the gates. "log-mel 18" is left out where
+            a row is a mixture: its mean over frames is that of log-mel, eighteen times.
     """
     scores: dict[str, Mapping[str, Interval]] = {}
     train, valid, test = splits.gather(task, "gates")
@@ -130,7 +130,7 @@ def study_task(
     scores["gates"] = score_estimates(task, estimates(probe, test.features), test)
     path, small = _path(task, (train, valid, test), penalty)
     for feature in features:
-        if feature != "gates":
+        if (task.level, feature) != ("mixture", "log-mel 18"):
             scores[feature] = _score(task, *splits.gather(task, feature))
     rates = np.concatenate([one.gates for one in splits.train]).mean(0)
     draw = np.random.default_rng(seed)
@@ -151,24 +151,25 @@ def study_task(
 
 
 def noise_extra(task: Task, result: TaskResult, splits: Splits) -> dict[str, Interval]:
-    """The Wilson interval over recordings, and the accuracy in grouped folds.
+    """The accuracy by source of noise with its Wilson interval, and the accuracy in grouped folds.
 
-    Mixtures of one recording are not independent trials, so there are as many trials as
-    recordings. The folds divide the mixtures of the validation and test splits, which the network
-    never heard, by recording: more recordings are tested, and fewer are learnt from.
+    Mixtures of one source, a recording or all that were cut from one, are no independent trials,
+    so sources are: each counts by the share of its mixtures that is right. A share varies no more
+    than a coin of that chance, so the interval is on the safe side. The folds divide the mixtures
+    of the validation and test splits, which the network was not fitted to, by source: more sources
+    are tested, and fewer are learnt from.
     """
     test = gather_rows(task, splits.test, "gates")
     right = estimates(result.probe, test.features) == test.targets
-    recordings = len(set(test.groups.tolist()))
+    _, source = np.unique(test.groups, return_inverse=True)
+    shares = np.bincount(source, weights=right) / np.bincount(source)
     unheard = gather_rows(task, [*splits.valid, *splits.test], "gates")
     found = np.empty(len(unheard.targets), int)
     for train, held in grouped_folds(unheard.groups.tolist(), unheard.targets.tolist()):
         rows = Rows(*(part[train] for part in unheard))
         found[held] = estimates(fit(task, rows, penalty=result.penalty), unheard.features[held])
     return {
-        "accuracy, Wilson over recordings": wilson_interval(
-            round(float(right.mean()) * recordings), recordings
-        ),
+        "accuracy by source, Wilson": wilson_interval(float(shares.sum()), len(shares)),
         "accuracy, grouped 5-fold": score_interval(
             "accuracy", found, unheard.targets, unheard.groups.tolist()
         ),
@@ -178,8 +179,8 @@ def noise_extra(task: Task, result: TaskResult, splits: Splits) -> dict[str, Int
 def verify_speakers(splits: Splits) -> dict[str, tuple[float, int]]:
     """Equal error rates of speaker verification on segments of 3 s, with the number of targets.
 
-    "all" takes every pair of segments; "other recording" leaves out targets from one recording of
-    speech, which share room and level with the voice.
+    "all" takes every pair of segments; "other recording" leaves out those of mixtures that share
+    a recording of speech, and with it room and level beside the voice.
     """
     rates = np.stack([activation_rates(one.gates) for one in splits.train])
     segments, speakers, recordings = [], [], []
@@ -189,6 +190,12 @@ def verify_speakers(splits: Splits) -> dict[str, tuple[float, int]]:
             speakers.append(mixture.labels.speaker)
             recordings.append(mixture.labels.speech_recordings)
     pairs = all_pairs(speakers, recordings)
+    # Mixtures may join several recordings: one in common is enough.
+    common = [
+        not set(recordings[a]).isdisjoint(recordings[b])
+        for a, b in zip(pairs.first, pairs.second, strict=True)
+    ]
+    pairs = pairs._replace(same_recording=np.array(common, bool))
     found = {}
     for name, chosen in (("all", pairs), ("other recording", pairs.where(~pairs.same_recording))):
         if 0 < chosen.same_speaker.sum() < len(chosen.same_speaker):

@@ -180,8 +180,10 @@ def test_labels_of_the_whole_mixture(corpus):
     spec, pitch = make_spec(corpus), Pitch(ramps(corpus), 80)
     labels = label_mixture(spec, corpus, pitch)
     assert labels[1:] == (
-        "rain", "nature", 5.0, "ann", "F", "noise/test/rain/1.wav", tuple(PARTS),
+        "rain", "nature", 5.0, "ann", "F", spec.noise, tuple(PARTS), spec.noise,
     )  # fmt: skip
+    cut = dataclasses.replace(corpus, attributes={spec.noise: {"attribution": "clip 7"}})
+    assert label_mixture(spec, cut, pitch).noise_source == "clip 7"
     for attributes, gender in (
         ({}, None),
         ({"gender": "M"}, "M"),

@@ -1,0 +1,263 @@
+"""The study of a network whose gates say what was planted in them, and of one that says nothing."""
+
+import numpy as np
+import pytest
+from probes.planted import CLASSES, Planted, planted_mixture, planted_mixtures
+
+from dynse.probes import study
+from dynse.probes.study import Splits, can_study, noise_extra, study_task, verify_speakers
+from dynse.probes.tasks import (
+    F0,
+    FRAME_SNR,
+    GENDER,
+    SNR,
+    VOICE,
+    estimates,
+    first_score,
+    gather_rows,
+    noise_task,
+)
+
+pytestmark = pytest.mark.usefixtures("quick_programs")
+NOISE = noise_task(CLASSES)
+PLANTED = Splits(planted_mixtures(0, 36), planted_mixtures(36, 18), planted_mixtures(54, 36))
+
+
+def coins(seed=0):
+    """The same mixtures as heard by gates that say nothing."""
+    draw = np.random.default_rng(seed)
+    return PLANTED.map(lambda one: one._replace(gates=draw.random(one.gates.shape) < 0.5))
+
+
+def without(task_labels):
+    """All splits but for validation, of which these labels are changed."""
+    return Splits(PLANTED.train, [task_labels(one) for one in PLANTED.valid], PLANTED.test)
+
+
+@pytest.fixture(scope="module")
+def results(quick_programs):
+    return {
+        task.name: study_task(task, PLANTED, coins(), seed=0, features=("log-mel",))
+        for task in (VOICE, F0, SNR, NOISE)
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "score", "least", "most_by_chance"),
+    [
+        ("voice activity", "balanced accuracy", 0.95, 0.55),
+        ("F0", "R2", 0.999, 0.05),
+        ("SNR", "R2", 0.85, 0.2),
+        ("noise class", "accuracy", 0.97, 0.5),
+    ],
+)
+def test_what_was_planted_is_found_and_nothing_else(results, name, score, least, most_by_chance):
+    scores = results[name].scores
+    assert list(scores) == [
+        "majority or mean", "gates", "log-mel", "random gates", "untrained gates",
+    ]  # fmt: skip
+    assert scores["gates"][score].mean > least
+    for nothing in ("majority or mean", "log-mel", "random gates", "untrained gates"):
+        assert scores[nothing][score].mean < most_by_chance
+    for found in scores.values():
+        assert found[score].low <= found[score].mean <= found[score].high
+
+
+def test_the_constant_is_the_majority_or_the_mean(results):
+    voice = np.concatenate([one.labels.frames.voice for one in PLANTED.test])
+    found = results["voice activity"].scores["majority or mean"]
+    assert found["accuracy"].mean == pytest.approx(voice.mean())
+    assert found["balanced accuracy"].mean == 0.5
+    train = np.mean([one.labels.snr_db for one in PLANTED.train])
+    snr_db = np.array([one.labels.snr_db for one in PLANTED.test])
+    assert results["SNR"].scores["majority or mean"]["mean error"].mean == pytest.approx(
+        np.abs(snr_db - train).mean()
+    )
+
+
+def test_few_channels_are_enough_where_few_were_planted(results):
+    assert results["voice activity"].enough == 1
+    assert np.asarray(results["voice activity"].small.channels).tolist() == [Planted.VOICE]
+    assert results["F0"].enough == 4  # three of the grid 1, 2, 4, ...
+    assert set(Planted.F0) <= set(np.asarray(results["F0"].small.channels).tolist())
+    assert results["noise class"].enough <= 4
+    for result in results.values():
+        counts = [count for count, _ in result.path]
+        assert counts == [1, 2, 4, 8, 16, 23]  # all but the constant one
+        assert result.enough in counts
+        # One addition for each open channel and output.
+        rates = np.mean([one.gates.mean(0) for one in PLANTED.test], axis=0)
+        for probe, additions in zip((result.probe, result.small), result.additions, strict=True):
+            expected = len(probe.bias) * rates[np.asarray(probe.channels)].sum()
+            assert additions == pytest.approx(expected, rel=0.05)
+
+
+def test_the_path_is_scored_on_test_rows_and_chosen_on_validation_rows(results):
+    for task in (VOICE, F0):
+        result = results[task.name]
+        test = gather_rows(task, PLANTED.test, "gates")
+        full = first_score(task, result.probe, test)
+        assert result.path[-1][1] == pytest.approx(full, abs=1e-6)
+        assert result.scores["gates"][task.scores[0]].mean == pytest.approx(full, abs=1e-6)
+        scores = dict(result.path)
+        assert scores[result.enough] == pytest.approx(
+            first_score(task, result.small, test), abs=1e-9
+        )
+
+
+@pytest.mark.parametrize("task", [SNR, F0], ids=lambda task: task.name)
+def test_test_labels_change_scores_and_nothing_that_was_chosen(task):
+    """Negative control for leaks: with the test labels of other mixtures all choices stay."""
+    moved = [
+        one._replace(labels=other.labels)
+        for one, other in zip(PLANTED.test, PLANTED.test[1:] + PLANTED.test[:1], strict=True)
+    ]
+    before = study_task(task, PLANTED, coins(), seed=0, features=())
+    after = study_task(
+        task, Splits(PLANTED.train, PLANTED.valid, moved), coins(), seed=0, features=()
+    )
+    assert (before.penalty, before.enough) == (after.penalty, after.enough)
+    for name in ("channels", "weights", "bias", "threshold"):
+        for which in ("probe", "small"):
+            found, expected = (getattr(getattr(r, which), name) for r in (before, after))
+            np.testing.assert_array_equal(found, expected)
+    assert before.scores["gates"]["R2"].mean > 0.85
+    assert after.scores["gates"]["R2"].mean < 0
+
+
+def test_gates_that_never_change_are_left_out():
+    stuck = PLANTED.map(lambda one: one._replace(gates=np.ones_like(one.gates)))
+    found = study_task(SNR, PLANTED, stuck, seed=0, features=("log-mel 18", "scores")).scores
+    assert list(found) == ["majority or mean", "gates", "scores", "random gates"]
+
+
+def test_whether_a_task_can_be_studied():
+    for task in (VOICE, F0, FRAME_SNR, GENDER, SNR, NOISE):
+        assert can_study(task, PLANTED)
+
+    def labels(**changes):
+        return without(lambda one: one._replace(labels=one.labels._replace(**changes)))
+
+    def frames(**changes):
+        return without(
+            lambda one: one._replace(
+                labels=one.labels._replace(
+                    frames=one.labels.frames._replace(
+                        **{name: np.full(100, value) for name, value in changes.items()}
+                    )
+                )
+            )
+        )
+
+    assert not can_study(GENDER, labels(gender=None))
+    assert not can_study(GENDER, labels(gender="F"))
+    assert can_study(F0, labels(gender=None))
+    assert not can_study(NOISE, labels(noise_class="rain"))
+    assert not can_study(NOISE, labels(noise_class="siren"))
+    assert not can_study(SNR, labels(snr_db=5.0))
+    assert not can_study(VOICE, frames(voice=True))
+    assert not can_study(F0, frames(f0_hz=0.0))
+    assert not can_study(F0, frames(f0_hz=100.0))
+    few = [one for one in PLANTED.train if one.labels.noise_class != "wind"]
+    assert not can_study(NOISE, Splits(few, PLANTED.valid, PLANTED.test))
+
+
+def test_folds_share_no_source(results, monkeypatch):
+    unheard = [*PLANTED.valid, *PLANTED.test]
+    sources = np.array([one.labels.noise_source for one in unheard])
+    fitted = []
+
+    def spy(task, rows, **options):
+        fitted.append(rows.groups)
+        return original(task, rows, **options)
+
+    original = study.fit
+    monkeypatch.setattr(study, "fit", spy)
+    found = noise_extra(NOISE, results["noise class"], PLANTED)
+    assert len(fitted) == 5
+    held = []
+    for groups in fitted:
+        # Every source of a fold is there with all of its mixtures.
+        assert len(groups) == np.isin(sources, groups).sum() < len(sources)
+        held += sorted(set(sources) - set(groups))
+    assert sorted(held) == sorted(set(sources))
+    assert found["accuracy, grouped 5-fold"].count == len(unheard)
+    assert found["accuracy, grouped 5-fold"].mean > 0.9
+
+
+def test_a_source_is_one_trial(results):
+    """Right in all mixtures of two sources, in half of the third's."""
+    probe = results["noise class"].probe
+    test = [
+        planted_mixture(500 + n, noise_class=CLASSES[n % 3], source=f"source{n % 3}")
+        for n in range(12)
+    ]
+    wrong = {2: "rain", 8: "rain"}
+    test = [
+        one._replace(labels=one.labels._replace(noise_class=wrong.get(n, one.labels.noise_class)))
+        for n, one in enumerate(test)
+    ]
+    rows = gather_rows(NOISE, test, "gates")
+    right = estimates(probe, rows.features) == rows.targets
+    np.testing.assert_array_equal(np.flatnonzero(~right), [2, 8])
+    splits = Splits(PLANTED.train, PLANTED.valid, test)
+    found = noise_extra(NOISE, results["noise class"], splits)["accuracy by source, Wilson"]
+    assert found.count == 3
+    assert found.mean == pytest.approx((1 + 1 + 0.5) / 3)
+    # The ends are the p that lie 1.96 standard errors of p from the share.
+    for end in (found.low, found.high):
+        reach = 1.959964 * np.sqrt(end * (1 - end) / 3)
+        assert abs(found.mean - end) == pytest.approx(reach, rel=1e-5)
+
+
+def voices(count=8, mixtures=4):
+    """Mixtures long enough for two segments, of speakers with rates of their own."""
+    return [
+        planted_mixture(
+            speaker * mixtures + n, speaker=speaker, frames=2 * study.SEGMENT_FRAMES + 5
+        )
+        for speaker in range(count)
+        for n in range(mixtures)
+    ]
+
+
+def test_planted_speakers_are_told_apart():
+    test = voices()
+    splits = Splits(PLANTED.train, PLANTED.valid, test)
+    found = verify_speakers(splits)
+    segments = [(one.labels.speaker, one.id) for one in test for _ in range(2)]
+    pairs = [(a, b) for i, a in enumerate(segments) for b in segments[:i]]
+    same = [(a, b) for a, b in pairs if a[0] == b[0]]
+    assert found["all"][1] == len(same)
+    assert found["other recording"][1] == sum(a[1] != b[1] for a, b in same)
+    assert found["all"][0] < 0.15
+    assert found["other recording"][0] < 0.15
+    # Negative control: under other names the same rates say nothing.
+    names = np.random.default_rng(0).permutation([one.labels.speaker for one in test])
+    renamed = [
+        one._replace(labels=one.labels._replace(speaker=name))
+        for one, name in zip(test, names, strict=True)
+    ]
+    wrong = verify_speakers(Splits(PLANTED.train, PLANTED.valid, renamed))
+    assert wrong["other recording"][0] == pytest.approx(0.5, abs=0.1)
+
+
+def test_mixtures_with_one_recording_in_common_are_no_other_recording():
+    """a, ab and b of one speaker: only a and b share nothing."""
+    parts = [("a",), ("a", "b"), ("b",)]
+    test = voices(count=2, mixtures=3)
+    for speaker in range(2):
+        for n, names in enumerate(parts):
+            one = test[3 * speaker + n]
+            own = tuple(f"{speaker}{name}" for name in names)
+            labels = one.labels._replace(speech_recordings=own)
+            test[3 * speaker + n] = one._replace(labels=labels)
+    found = verify_speakers(Splits(PLANTED.train, PLANTED.valid, test))
+    assert found["all"][1] == 2 * 15
+    assert found["other recording"][1] == 2 * 4  # two segments of a with two of b
+
+
+def test_one_speaker_or_no_segment_says_nothing():
+    assert verify_speakers(PLANTED) == {}  # all shorter than 3 s
+    alone = Splits(PLANTED.train, PLANTED.valid, voices(count=1))
+    assert verify_speakers(alone) == {}
