@@ -5,8 +5,8 @@
     python experiments/make_tables.py --records experiments/results/gru_bits
 
 Prints Markdown: quality, paired differences to the dense net, by SNR, cost, and how alive the
-gates are; of searches for bit widths, the nets that were taken and the fronts. Nothing is
-scored again.
+gates are; of searches for bit widths, the nets that were taken and the fronts; of probes, what
+was read from the gates. Nothing is scored again.
 """
 
 from __future__ import annotations
@@ -23,6 +23,13 @@ from dynse.evaluation.gates import gate_table
 from dynse.evaluation.scores import RunRecord, load_records
 from dynse.evaluation.statistics import Interval
 from dynse.evaluation.tables import Table, difference_table, quality_table, snr_table
+from dynse.probes.records import cost_table as probe_cost_table
+from dynse.probes.records import (
+    is_probe_record,
+    load_probe_record,
+    score_tables,
+    verification_table,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +73,9 @@ def main(arguments: Arguments) -> str:
     if all(is_bit_record(path) for path in paths):
         searches = [load_bit_record(path) for path in paths]
         found = [task_table(searches), taken_table(searches), front_table(searches)]
+    elif all(is_probe_record(path) for path in paths):
+        probed = [load_probe_record(path) for path in paths]
+        found = [*score_tables(probed), probe_cost_table(probed), verification_table(probed)]
     else:
         records = load_records(paths)
         order = {"noisy": 0, "oracle Wiener": 1, "oracle Wiener, bounded": 2, "dense": 3}

@@ -75,7 +75,7 @@ from dynse.probes.tasks import (
     score_estimates,
 )
 from dynse.progress import progress_bar
-from dynse.training.runs import RunConfig, load_run, train_run
+from dynse.training.runs import RunConfig, load_run, train_run, variables_digest
 from dynse.training.start import start_experiment
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -167,7 +167,7 @@ def main(arguments: Arguments) -> list[ProbeRecord]:
         model, variables, run = load_run(folder)
         name = f"{folder.name}-seed{run.seed}"
         path = run_dir / "records" / f"{name}.json"
-        described = _describe(run, config, arguments.seed)
+        described = _describe(run, variables, config, arguments.seed)
         if path.exists():
             found = load_probe_record(path)
             if found.config == described and found.corpus_fingerprint == corpus.fingerprint:
@@ -512,11 +512,13 @@ def _corpus(config: Config, arguments: Arguments) -> Corpus:
     return folder_corpus(config.corpus, cache_dir=arguments.cache_dir, name=name)
 
 
-def _describe(run: RunConfig, config: Config, seed: int) -> dict[str, Any]:
-    """What decides a record, but for the corpus and the net's parameters."""
+def _describe(
+    run: RunConfig, variables: Mapping[str, Any], config: Config, seed: int
+) -> dict[str, Any]:
+    """What decides a record, but for the corpus."""
     content = {"run": dataclasses.asdict(run), "probes": dataclasses.asdict(config), "seed": seed}
     del content["probes"]["corpus"], content["probes"]["test_set"]
-    return json.loads(json.dumps(content))
+    return json.loads(json.dumps({**content, "variables": variables_digest(variables)}))
 
 
 _WHAT = (

@@ -95,3 +95,11 @@ def test_wrong_arguments_are_named(run, tmp_path):
         patch.setattr(experiment, "_corpus", lambda *_: corpus)
         with pytest.raises(SystemExit, match="preset mini needs --runs"):
             experiment.main(experiment.Arguments(preset="mini", corpus=tmp_path, run_dir=tmp_path))
+
+
+def test_make_tables_reads_the_records(run, script):
+    _, arguments, _ = run
+    tables = script("make_tables")
+    text = tables.main(tables.Arguments(records=arguments.run_dir / "records"))
+    for title in ("Read: voice activity", "What reading costs", "Speaker verification"):
+        assert title in text
