@@ -17,8 +17,7 @@ Of each kind the smallest net is taken that is comparable on the validation spli
 low end must hold, and half the margin of the mean by the isotonic regression of the mean
 differences of all nets of the kind over their size. A larger net of a front is no worse, so a net
 that does better than the larger ones beside it is a lucky one. Whether the net taken is comparable
-is then read off the test split. The smallest of the three kinds is what the search gives: the
-simple nets are in its first population.
+is then read off the test split.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Point:
         genome: bits of every operation.
         size_kb: weights at their width and biases at 32 bits, in 1000 bytes.
         mega_bit_operations: per frame, in millions.
-        valid: mean score on the validation split.
+        valid: mean score on the validation split, over its noisy copies.
         test: mean score on the test split.
         tuned_valid: mean score on the validation split after fine-tuning; None where not done.
         tuned_test: likewise on the test split.
@@ -123,16 +122,6 @@ class BitRecord:
         """The net of this kind that is taken."""
         index = self.taken[kind]
         return None if index is None else self.points[kind][index]
-
-    @property
-    def smallest_kind(self) -> str:
-        """The kind of the smallest net taken; of equals the simpler one.
-
-        Raises:
-            ValueError: where none is, which cannot be where 8 bits everywhere is a candidate.
-        """
-        taken = [kind for kind in KINDS if self.taken[kind] is not None]
-        return min(taken, key=lambda kind: self.taken_point(kind).size_kb)
 
     def smaller(self, kind: str) -> float | None:
         """Percent by which the net taken is smaller than that of 8 bits."""
@@ -275,9 +264,7 @@ def is_bit_record(path: Path) -> bool:
     return json.loads(Path(path).read_text(encoding="utf-8")).get("kind") == KIND
 
 
-def pooled_difference(
-    records: Sequence[BitRecord], which: Sequence[str], reference: str
-) -> Interval:
+def pooled_difference(records: Sequence[BitRecord], which: str, reference: str) -> Interval:
     """Paired difference of test scores over several seeds of one task.
 
     Where the seeds share their test split, the differences of a sequence are averaged first, so
@@ -285,12 +272,11 @@ def pooled_difference(
 
     Args:
         records: of one task.
-        which: key of `test_scores`, one for each record.
-        reference: key of `test_scores` in all of them.
+        which: key of `test_scores`.
+        reference: likewise.
     """
     differences = [
-        np.subtract(record.test_scores[key], record.test_scores[reference])
-        for record, key in zip(records, which, strict=True)
+        np.subtract(record.test_scores[which], record.test_scores[reference]) for record in records
     ]
     if len({record.fingerprint for record in records}) == 1:
         return mean_interval(np.mean(differences, axis=0), groups=records[0].test_groups)

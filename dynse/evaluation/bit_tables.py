@@ -56,7 +56,7 @@ def taken_table(records: Sequence[BitRecord]) -> Table:
 
 
 def task_table(records: Sequence[BitRecord]) -> Table:
-    """One row a task: what is taken of each kind and of all, over its seeds."""
+    """One row a task: what is taken of each kind, over its seeds."""
     tasks: dict[str, list[BitRecord]] = {}
     for record in records:
         tasks.setdefault(record.task, []).append(record)
@@ -64,27 +64,24 @@ def task_table(records: Sequence[BitRecord]) -> Table:
     for task, runs in tasks.items():
         row = [task, str(len(runs)), f"{np.mean([run.reference.test for run in runs]):.2f}"]
         for kind in KINDS:
-            row += _taken_cells([run for run in runs if run.taken[kind] is not None], kind, runs)
-        rows.append((*row, *_taken_cells(runs, None, runs)))
+            row += _taken_cells(runs, kind)
+        rows.append(tuple(row))
     columns = [name for kind in KINDS for name in (f"{kind} smaller by", "against 8 bit")]
     notes = (
         "Mean over the seeds and its range, and of how many seeds where not of all; difference to "
         "8 bits on the test split, paired by sequence over all seeds, with its 95 % bootstrap "
-        "interval and whether it is comparable. Smallest: of the nets of all kinds.",
+        "interval and whether it is comparable.",
     )
-    header = ("task", "seeds", "8 bit", *columns, "smallest, smaller by", "against 8 bit")
-    return Table("Taken, over seeds", header, tuple(rows), notes)
+    return Table("Taken, over seeds", ("task", "seeds", "8 bit", *columns), tuple(rows), notes)
 
 
-def _taken_cells(
-    chosen: Sequence[BitRecord], kind: str | None, runs: Sequence[BitRecord]
-) -> tuple[str, str]:
-    """How much smaller, and the difference on the test split; None is the smallest of all kinds."""
+def _taken_cells(runs: Sequence[BitRecord], kind: str) -> tuple[str, str]:
+    """How much smaller, and the difference on the test split."""
+    chosen = [run for run in runs if run.taken[kind] is not None]
     if not chosen:
         return "-", "-"
-    kinds = [kind or run.smallest_kind for run in chosen]
-    smaller = [run.smaller(each) for run, each in zip(chosen, kinds, strict=True)]
-    difference = pooled_difference(chosen, kinds, "8 bit")
+    smaller = [run.smaller(kind) for run in chosen]
+    difference = pooled_difference(chosen, kind, "8 bit")
     mean, low = runs[0].margins
     passed = difference.mean >= -mean and difference.low >= -low
     count = "" if len(chosen) == len(runs) else f", {len(chosen)} seeds"

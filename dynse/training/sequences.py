@@ -125,7 +125,7 @@ class SequenceTrainer:
                 index, key = inputs
                 rows = jax.tree.map(lambda leaf: leaf[index], train)
                 if config.input_noise:
-                    rows = _with_noise(rows, config.input_noise, key)
+                    rows = with_input_noise(rows, config.input_noise, key)
                 value, gradient = jax.value_and_grad(loss)(params, rows, *context)
                 updates, opt_state = self._optimizer.update(gradient, opt_state, params)
                 return (optax.apply_updates(params, updates), opt_state), value
@@ -188,7 +188,8 @@ class SequenceTrainer:
         return best, lines
 
 
-def _with_noise(rows: Any, scale: float, key: jax.Array) -> Any:
+def with_input_noise(rows: Any, scale: float, key: jax.Array) -> Any:
+    """Rows with Gaussian noise on their first leaf, the features."""
     leaves, structure = jax.tree.flatten(rows)
     noise = scale * jax.random.normal(key, leaves[0].shape)
     return jax.tree.unflatten(structure, [leaves[0] + noise, *leaves[1:]])

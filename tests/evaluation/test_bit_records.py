@@ -192,11 +192,10 @@ def test_seeds_are_pooled_by_sequence_where_they_share_their_data(record):
     two = dataclasses.replace(
         record, seed=2, test_scores={**scores, "mixed": (0.0, 100.0)}, fingerprint="abc"
     )
-    kinds = ["mixed", "mixed"]
-    shared = pooled_difference([one, two], kinds, "8 bit")
+    shared = pooled_difference([one, two], "mixed", "8 bit")
     assert (shared.mean, shared.low, shared.high, shared.count) == (50, 50, 50, 2)
     other = dataclasses.replace(two, fingerprint="def")
-    apart = pooled_difference([one, other], kinds, "8 bit")
+    apart = pooled_difference([one, other], "mixed", "8 bit")
     assert (apart.mean, apart.count) == (50, 4)
     assert apart.low < 50 < apart.high
     taken = {"homogeneous": None, "matrices only": None, "mixed": 1}
@@ -204,19 +203,13 @@ def test_seeds_are_pooled_by_sequence_where_they_share_their_data(record):
     assert row["seeds"] == "2"
     assert row["homogeneous smaller by"] == "-"
     assert row["mixed smaller by"] == "45 % (45 to 45)"
-    assert row["smallest, smaller by"] == "45 % (45 to 45)"
 
 
-def test_the_smallest_may_be_of_any_kind(record):
-    scores = {**record.test_scores, "homogeneous": (100.0, 0.0)}
-    without = dataclasses.replace(record, taken={**record.taken, "mixed": None}, test_scores=scores)
-    assert record.smallest_kind == "mixed"
-    assert without.smallest_kind == "homogeneous"
-    row = cells(task_table([record, dataclasses.replace(without, seed=2)]))
+def test_a_seed_without_a_comparable_net_is_not_counted(record):
+    without = dataclasses.replace(record, seed=2, taken={**record.taken, "mixed": None})
+    row = cells(task_table([record, without]))
+    assert row["seeds"] == "2"
     assert row["mixed smaller by"] == "45 % (45 to 45, 1 seeds)"
-    assert row["smallest, smaller by"] == "29 % (12 to 45)"
-    tie = dataclasses.replace(record, taken={"homogeneous": 0, "matrices only": 0, "mixed": None})
-    assert tie.smallest_kind == "homogeneous"  # of two nets of 20 kB the simpler one
 
 
 def test_pictures(record):
