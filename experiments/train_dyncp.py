@@ -15,22 +15,18 @@ folder it goes on where it stopped. Default: about 8 minutes on a laptop CPU, 2 
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 import pathlib
 import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import jax
-import numpy as np
 import tyro
 from rich.console import Console
 
 from dynse.data.bank import Corpus
 from dynse.data.drawing import make_test_set
 from dynse.data.folders import folder_corpus
-from dynse.data.mixing import MixingConfig, load_source
+from dynse.data.mixing import MixingConfig
 from dynse.data.synthetic import SMOKE_SIZE, SyntheticSize, synthetic_corpus
 from dynse.data.testsets import TestSet, read_csv
 from dynse.evaluation.dyncp import DynCPReport
@@ -39,10 +35,11 @@ from dynse.evaluation.scoring import NetResult, open_rates, score_net, score_ref
 from dynse.models.controlled import GateControl
 from dynse.models.conv_fsenet import GateConfig
 from dynse.training.gates import GateTraining
-from dynse.training.loop import LoopConfig, write_json
+from dynse.training.loop import LoopConfig
 from dynse.training.nets import ConvFSENetConfig
+from dynse.training.plan import plan_steps
 from dynse.training.probes import ProbeTraining
-from dynse.training.runs import RunConfig, new_state, train_run, train_step
+from dynse.training.runs import RunConfig, train_run
 from dynse.training.start import start_experiment
 from dynse.training.step import OptimizerConfig
 
@@ -320,49 +317,16 @@ def _test_sets(config: Config, corpus: Corpus) -> tuple[TestSet, TestSet]:
 
 def _plan(config: Config, corpus: Corpus, run_dir: pathlib.Path, console: Console) -> Config:
     """Settle the number of steps once per run folder, by epochs or by the clock."""
-    path = run_dir / "plan.json"
-    steps = config.run.loop.steps
-    if config.epochs is not None:
-        samples = len(corpus.speech["train"].samples)
-        mixing = config.run.mixing
-        steps = config.epochs * math.ceil(samples / (mixing.batch_size * mixing.crop_samples()))
-    elif config.train_minutes is not None:
-        if path.exists():
-            steps = json.loads(path.read_text())["steps"]
-        else:
-            affordable = _affordable_steps(config, corpus)
-            if affordable < steps:
-                console.print(
-                    f"This machine is given {affordable} steps a net in place of {steps}, to "
-                    f"stay within {config.train_minutes} minutes of training."
-                )
-            steps = min(steps, affordable)
-            write_json(path, {"steps": steps})
+    steps = plan_steps(
+        run_dir / "plan.json",
+        [(dataclasses.replace(config.run, net=net), 1.0) for net in config.nets.values()],
+        corpus,
+        minutes=config.train_minutes,
+        epochs=config.epochs,
+        console=console,
+    )
     loop = dataclasses.replace(config.run.loop, steps=steps)
     return dataclasses.replace(config, run=dataclasses.replace(config.run, loop=loop))
-
-
-def _affordable_steps(config: Config, corpus: Corpus) -> int:
-    """Steps per net that fit into the time, by the step time of each net on this machine."""
-    speech = load_source(corpus.speech["train"])
-    noise = load_source(corpus.noise["train"])
-    compiling = stepping = 0.0
-    for net in config.nets.values():
-        run = dataclasses.replace(config.run, net=net)
-        step, state = train_step(run), new_state(run)
-        started = time.perf_counter()
-        state, _ = jax.block_until_ready(step(state, speech, noise))
-        compiling += time.perf_counter() - started
-        times = []
-        for _ in range(5):
-            started = time.perf_counter()
-            state, _ = jax.block_until_ready(step(state, speech, noise))
-            times.append(time.perf_counter() - started)
-        stepping += float(np.median(times))
-    # Validations take about a tenth of the time.
-    left = config.train_minutes * 60 - compiling
-    steps = int(0.9 * left / stepping) // 20 * 20
-    return max(steps, 60)
 
 
 def _target(config: Config) -> float | None:

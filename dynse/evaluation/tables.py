@@ -129,10 +129,10 @@ def quality_table(
         for metric in metrics:
             values = utterance_values(runs, metric)
             interval = mean_interval(list(values.values()), groups=_groups(runs, values, group_by))
-            cells.append(interval.text(_digits(metric)))
+            cells.append(interval.text(metric_digits(metric)))
         rows.append((net, str(len(runs)), *cells))
     header = ("net", "seeds", *_headings(records, metrics))
-    return Table(title, header, tuple(rows), _notes(records, metrics, group_by))
+    return Table(title, header, tuple(rows), table_notes(records, metrics, group_by))
 
 
 def snr_table(records: Sequence[RunRecord], metric: str, *, title: str | None = None) -> Table:
@@ -143,13 +143,13 @@ def snr_table(records: Sequence[RunRecord], metric: str, *, title: str | None = 
     rows = [
         (
             net,
-            *(mean_interval(values.get(snr, [])).text(_digits(metric)) for snr in snrs),
+            *(mean_interval(values.get(snr, [])).text(metric_digits(metric)) for snr in snrs),
         )
         for net, values in by_snr.items()
     ]
     header = ("net", *(f"{snr:g} dB" for snr in snrs))
     title = title or f"{metric_name(metric)} by input SNR"
-    return Table(title, header, tuple(rows), _notes(records, [metric], None))
+    return Table(title, header, tuple(rows), table_notes(records, [metric]))
 
 
 def values_by_snr(runs: Sequence[RunRecord], metric: str) -> dict[float, list[float]]:
@@ -193,12 +193,12 @@ def difference_table(
             )
             pairs.append(interval.count)
             # One more digit than a mean: a difference is read against zero.
-            cells.append(interval.text(_digits(metric) + 1, signed=True))
+            cells.append(interval.text(metric_digits(metric) + 1, signed=True))
         fewest, most = min(pairs), max(pairs)
         rows.append((net, str(most) if fewest == most else f"{fewest} to {most}", *cells))
     header = ("net", "pairs", *_headings(records, metrics))
     title = title or f"Difference to {reference}, paired by utterance"
-    return Table(title, header, tuple(rows), _notes(records, metrics, group_by))
+    return Table(title, header, tuple(rows), table_notes(records, metrics, group_by))
 
 
 def metric_name(metric: str) -> str:
@@ -211,7 +211,8 @@ def _headings(records: Sequence[RunRecord], metrics: Sequence[str]) -> list[str]
     return [metric_name(m) + (" †" if marked and m == "pesq" else "") for m in metrics]
 
 
-def _digits(metric: str) -> int:
+def metric_digits(metric: str) -> int:
+    """Digits after the point that its mean is shown with; a difference has one more."""
     return METRIC_NAMES.get(metric, (metric, 3))[1]
 
 
@@ -234,9 +235,16 @@ def _groups(
     return [attribute[name] for name in names]
 
 
-def _notes(
-    records: Sequence[RunRecord], metrics: Sequence[str], group_by: str | None
+def table_notes(
+    records: Sequence[RunRecord], metrics: Sequence[str], group_by: str | None = None
 ) -> tuple[str, ...]:
+    """What stands below a table: where its figures come from, and what could not be measured.
+
+    Args:
+        records: that the table shows.
+        metrics: that it shows.
+        group_by: as for `quality_table`.
+    """
     first = records[0]
     resampled = "utterances" if group_by is None else f"groups ({group_by})"
     notes = [

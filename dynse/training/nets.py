@@ -7,9 +7,10 @@ training needs. `kind` tells the configurations apart where one is read back fro
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import Literal
 
-from dynse.exits import exit_weights
+from dynse.exits import exit_weights, phase_layers
 from dynse.models.controlled import ControlledNet, GateControl
 from dynse.models.conv_fsenet import ConvFSENet, GateConfig
 from dynse.models.early_exit_nsnet2 import EarlyExitNsNet2
@@ -20,8 +21,23 @@ from dynse.training.probes import ProbeLoss, ProbeTraining
 from dynse.training.step import ExtraLoss, NoExtraLoss
 
 
+class TrainedWhole:
+    """A net all of whose layers are trained at once, by the loss of its one output."""
+
+    phase = 0
+
+    @property
+    def loss_weights(self) -> tuple[float, ...]:
+        """Of the spectral losses of its exits, the output last, whose own is 1."""
+        return (1.0,)
+
+    def trained_layers(self, bins: int) -> Collection[str] | None:
+        """Paths of the layers that train; None for all."""
+        return None
+
+
 @dataclasses.dataclass(frozen=True)
-class ConvFSENetConfig:
+class ConvFSENetConfig(TrainedWhole):
     """A Conv-FSENet, and how its gates are trained.
 
     Attributes:
@@ -89,7 +105,7 @@ class ConvFSENetConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class NsNet2Config:
+class NsNet2Config(TrainedWhole):
     """An nsNet2 with features standardised by the training data (the paper's).
 
     Attributes:
@@ -130,6 +146,7 @@ class EarlyExitNsNet2Config(NsNet2Config):
         fraction: of a divided stage's units that feed the head.
         exit_weights: of the exits' losses, "equal" or "growing".
         exit_index: the exit of a phase of layer-wise training; None trains all jointly.
+        moving: layers of earlier phases go on training; else they are frozen.
     """
 
     exits: tuple[str, ...] = ("fc1", "gru1", "gru2", "full")
@@ -137,7 +154,13 @@ class EarlyExitNsNet2Config(NsNet2Config):
     fraction: float = 0.25
     exit_weights: str = "equal"
     exit_index: int | None = None
+    moving: bool = False
     kind: Literal["early_exit_nsnet2"] = "early_exit_nsnet2"
+
+    @property
+    def phase(self) -> int:
+        """Number of the phase of layer-wise training."""
+        return self.exit_index or 0
 
     def build(self, bins: int) -> EarlyExitNsNet2:
         """The network for spectra of so many bins."""
@@ -153,10 +176,23 @@ class EarlyExitNsNet2Config(NsNet2Config):
             exit_index=self.exit_index,
         )
 
+    @property
+    def loss_weights(self) -> tuple[float, ...]:
+        """Of all exits; (1,) where one is trained alone."""
+        count = len(self.exits) if self.exit_index is None else 1
+        return exit_weights(count, self.exit_weights)
+
+    def trained_layers(self, bins: int) -> Collection[str] | None:
+        """Those of the phase; None where it trains all that it needs, or all exits are trained."""
+        if not self.exit_index or self.moving:
+            return None
+        programs = (self.build(bins).clone(exit_index=index) for index in range(len(self.exits)))
+        needed = [{cost.path for cost in program.cost()} for program in programs]
+        return phase_layers(needed, self.exit_index)
+
     def extra_loss(self, steps: int) -> ExtraLoss:
         """The losses of the exits before the last; none where one exit is trained alone."""
-        count = len(self.exits) if self.exit_index is None else 1
-        return ExitLoss(exit_weights(count, self.exit_weights), super().extra_loss(steps))
+        return ExitLoss(self.loss_weights, super().extra_loss(steps))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,10 +217,14 @@ class EarlyExitConvFSENetConfig(ConvFSENetConfig):
         """The network for spectra of so many bins."""
         return super().build(bins).clone(exits=self.exits)
 
+    @property
+    def loss_weights(self) -> tuple[float, ...]:
+        """Of all exits."""
+        return exit_weights(len(self.exits) + 1, self.exit_weights)
+
     def extra_loss(self, steps: int) -> ExtraLoss:
         """The losses of the exits before the last, and that of the gates."""
-        weights = exit_weights(len(self.exits) + 1, self.exit_weights)
-        return ExitLoss(weights, super().extra_loss(steps))
+        return ExitLoss(self.loss_weights, super().extra_loss(steps))
 
 
 NetConfig = ConvFSENetConfig | NsNet2Config

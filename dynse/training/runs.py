@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from rich.console import Console
 
 from dynse.audio.features import magnitude
@@ -27,6 +28,7 @@ from dynse.models.controlled import GateControl
 from dynse.models.conv_fsenet import GateConfig
 from dynse.models.nsnet2 import feature_statistics
 from dynse.training.checkpoints import CheckpointError, Checkpoints
+from dynse.training.exits import freeze
 from dynse.training.gates import GateTraining
 from dynse.training.loop import LoopConfig, train
 from dynse.training.losses import compressed_spectral_loss, waveform_loss
@@ -70,15 +72,18 @@ class RunConfig:
 
     @property
     def best_from_step(self) -> int:
-        """The best state is looked for in the last quarter, where gates keep to their budget."""
-        return 3 * self.loop.steps // 4
+        """The best state is looked for in the last quarter, where gates keep to their budget.
+
+        Anywhere in a run that may stop before.
+        """
+        return 0 if self.loop.patience else 3 * self.loop.steps // 4
 
 
 def new_state(config: RunConfig) -> TrainState:
     """The state before the first step."""
     return init_train_state(
         config.net.build(config.stft.bins),
-        config.optimizer.build(config.loop.steps),
+        _optimizer(config),
         config.net.extra_loss(config.loop.steps),
         seed=config.seed,
     )
@@ -88,11 +93,12 @@ def train_step(config: RunConfig) -> Any:
     """The jitted step (state, speech, noise) -> (state, metrics) of a run."""
     return make_train_step(
         config.net.build(config.stft.bins),
-        config.optimizer.build(config.loop.steps),
+        _optimizer(config),
         config.net.extra_loss(config.loop.steps),
         config.mixing,
         config.stft,
         seed=config.seed,
+        phase=config.net.phase,
         loss=_loss(config),
     )
 
@@ -138,6 +144,7 @@ def train_run(
         seed=config.seed,
         batches=config.valid_batches,
         loss=_loss(config),
+        weights=config.net.loss_weights,
     )
     start = new_state(config)
     identity: dict[str, Any] = {
@@ -147,8 +154,8 @@ def train_run(
     if variables is not None:
         # Copied: the train step gives the buffers of its state away.
         start = start._replace(**jax.tree.map(jnp.array, dict(variables)))
-        identity["start"] = _digest(variables)
-    if isinstance(config.net, NsNet2Config):
+        identity["start"] = variables_digest(variables)
+    if isinstance(config.net, NsNet2Config) and "batch_stats" not in (variables or {}):
         statistics = feature_statistics(noisy_magnitudes(config, speech, noise))
         start = start._replace(batch_stats=statistics)
     state, lines = train(
@@ -211,7 +218,7 @@ def noisy_magnitudes(
         yield draw(speech, noise, index)
 
 
-def _digest(variables: Mapping[str, Any]) -> str:
+def variables_digest(variables: Mapping[str, Any]) -> str:
     """SHA-256 (hex) over all arrays, in the order of their paths."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
@@ -222,6 +229,13 @@ def _digest(variables: Mapping[str, Any]) -> str:
 
 def _variables(state: TrainState) -> dict[str, Any]:
     return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def _optimizer(config: RunConfig) -> optax.GradientTransformation:
+    """The optimiser of the layers that train."""
+    optimizer = config.optimizer.build(config.loop.steps)
+    layers = config.net.trained_layers(config.stft.bins)
+    return optimizer if layers is None else freeze(optimizer, layers)
 
 
 def _loss(config: RunConfig) -> Any:

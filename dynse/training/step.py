@@ -10,7 +10,7 @@ stopped.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -21,6 +21,7 @@ from dynse.audio.features import magnitude
 from dynse.audio.sdr import si_sdr
 from dynse.audio.stft import STFT
 from dynse.data.mixing import Batch, MixingConfig, Source, draw_batch
+from dynse.exits import joint_loss
 from dynse.gating import kept_fraction
 from dynse.models.waveform import enhance
 from dynse.training.losses import compressed_spectral_loss
@@ -156,13 +157,16 @@ def make_train_step(
     stft: STFT,
     *,
     seed: int,
+    phase: int = 0,
     loss: Callable[..., jax.Array] = compressed_spectral_loss,
 ) -> Callable[[TrainState, Source, Source], tuple[TrainState, dict[str, jax.Array]]]:
     """The jitted step (state, speech, noise) -> (state, metrics); the state is donated.
 
-    Metrics: "loss" (spectral), "grad_norm" before clipping, and those of the extra loss.
+    Metrics: "loss" (spectral), "grad_norm" before clipping, and those of the extra loss. Each
+    phase of a training in several draws batches of its own.
     """
-    data_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
+    key = jax.random.fold_in(jax.random.key(seed), 1)
+    data_key, noise_key = jax.random.split(jax.random.fold_in(key, phase) if phase else key)
 
     def objective(params, state: TrainState, batch: Batch):
         spectrum, gain, aux, batch_stats = _forward_train(
@@ -214,8 +218,13 @@ def make_validation(
     seed: int,
     batches: int,
     loss: Callable[..., jax.Array] = compressed_spectral_loss,
+    weights: Sequence[float] = (1.0,),
 ) -> Callable[[TrainState, Source, Source], dict[str, float]]:
-    """Mean loss, SI-SDR in dB and kept fraction over fixed batches of the validation split."""
+    """Mean loss, SI-SDR in dB and kept fraction over fixed batches of the validation split.
+
+    Of a network with several exits, whose losses have these weights, "loss" is their weighted sum,
+    "loss_exit0", "loss_exit1", ... are those of each; the SI-SDR is the last one's.
+    """
     key = jax.random.fold_in(jax.random.key(seed), 2)
 
     @jax.jit
@@ -225,11 +234,18 @@ def make_validation(
         enhanced, aux = enhance(model, variables, batch.noisy, stft=stft)
         sdr = si_sdr(enhanced, batch.clean)
         gates = getattr(aux, "gates", ())
-        return {
+        scores = {
             "loss": loss(enhanced, batch.clean, stft=stft).mean(),
             "si_sdr_db": jnp.nanmean(sdr),
             "kept": kept_fraction(gates) if gates else jnp.ones(()),
         }
+        if len(weights) == 1:
+            return scores
+        spectrum = stft.forward(batch.noisy)
+        exits = (stft.inverse(gain * spectrum, batch.noisy.shape[1]) for gain in aux.exits)
+        losses = [loss(exit_, batch.clean, stft=stft).mean() for exit_ in exits]
+        by_exit = {f"loss_exit{index}": value for index, value in enumerate(losses)}
+        return {**scores, "loss": joint_loss(losses, weights), **by_exit}
 
     def validate(state: TrainState, speech: Source, noise: Source) -> dict[str, float]:
         scores = [

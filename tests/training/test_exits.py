@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from training.small import GATE, bank, run_config
+from training.small import GATE, bank, corpus, run_config
 
 from dynse.audio.features import magnitude
 from dynse.data.mixing import draw_batch, load_source
@@ -16,11 +16,13 @@ from dynse.exits import phase_layers
 from dynse.models.conv_fsenet import Aux
 from dynse.training.exits import ExitLoss, freeze
 from dynse.training.gates import GateTraining
+from dynse.training.loop import LoopConfig
 from dynse.training.losses import compressed_spectral_loss
 from dynse.training.nets import EarlyExitConvFSENetConfig, EarlyExitNsNet2Config
-from dynse.training.runs import RunConfig, new_state, train_step
+from dynse.training.phases import phase_runs, train_phases
+from dynse.training.runs import RunConfig, load_run, new_state, train_step
 from dynse.training.runs import run_config as from_json
-from dynse.training.step import NoExtraLoss
+from dynse.training.step import NoExtraLoss, make_validation
 
 SPEECH, NOISE = load_source(bank(0)), load_source(bank(2))
 NET = EarlyExitNsNet2Config(
@@ -104,3 +106,88 @@ def test_configurations_come_back_from_json(net):
 def test_the_loss_needs_a_weight_for_each_exit():
     with pytest.raises(ValueError, match="expected 2 weights, one an exit, got 1"):
         ExitLoss((1.0, 1.0), NoExtraLoss())((), Aux((), (), (1.0, 2.0)), None, 0)
+
+
+def test_a_validation_weighs_the_losses_of_all_exits(quick_programs):
+    config = run_config(net=NET)
+    state, model, stft = new_state(config), NET.build(config.stft.bins), config.stft
+    shared = {"seed": config.seed, "batches": 1}
+    valid = make_validation(model, config.mixing, stft, **shared, weights=NET.loss_weights)
+    found = valid(state, SPEECH, NOISE)
+    batch = draw_batch(
+        SPEECH,
+        NOISE,
+        jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 2), 0),
+        config.mixing,
+    )
+    spectrum = stft.forward(batch.noisy)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    gains = jax.jit(model.apply)(variables, magnitude(spectrum))[2].exits
+    losses = [
+        float(
+            compressed_spectral_loss(
+                stft.inverse(gain * spectrum, batch.noisy.shape[1]), batch.clean, stft=stft
+            ).mean()
+        )
+        for gain in gains
+    ]
+    np.testing.assert_allclose([found[f"loss_exit{i}"] for i in range(3)], losses, rtol=1e-5)
+    assert found["loss"] == pytest.approx(losses[0] / 3 + 2 * losses[1] / 3 + losses[2], rel=1e-5)
+    # Of one output it is that one's loss.
+    plain = make_validation(model, config.mixing, stft, **shared)(state, SPEECH, NOISE)
+    assert plain["loss"] == pytest.approx(losses[2], rel=1e-5)
+    assert set(plain) == {"loss", "si_sdr_db", "kept"}
+
+
+def test_layers_of_each_phase():
+    def layers(**options):
+        net = dataclasses.replace(NET, **options)
+        return dataclasses.replace(net, exit_index=1).trained_layers(9)
+
+    assert layers() == {"gru1", "head_gru1"}
+    assert layers(split="duplicate") == {"fc1", "side_gru1", "head_gru1"}
+    assert layers(moving=True) is None
+    assert NET.trained_layers(9) is None
+    assert dataclasses.replace(NET, exit_index=0).trained_layers(9) is None
+
+
+@pytest.mark.parametrize("moving", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_layerwise_training(quick_programs, tmp_path, moving):
+    net = dataclasses.replace(NET, exits=("fc1", "gru1"), moving=moving)
+    config = run_config(steps=5, net=net)
+    assert [run.loop.steps for run in phase_runs(config)] == [2, 3]
+    model, variables, lines = train_phases(tmp_path, config, corpus())
+    assert model == net.build(33)
+    assert [line["step"] for line in lines if "valid" not in line] == [1, 2, 3, 4, 5]
+    parts = [from_folder(tmp_path / name) for name in ("0-fc1", "1-gru1")]
+    for name, own in variables["params"].items():
+        last = parts[name in parts[1]["params"]]["params"][name]
+        jax.tree.map(np.testing.assert_array_equal, own, last)
+    first = [part["params"]["fc1"]["kernel"] for part in parts]
+    assert bool((first[0] == first[1]).all()) != moving
+    np.testing.assert_array_equal(*(part["batch_stats"]["mean"] for part in parts))
+    # Nothing is left to train.
+    again = train_phases(tmp_path, config, corpus())
+    assert again[2] == lines
+    jax.tree.map(np.testing.assert_array_equal, again[1], variables)
+
+
+@pytest.mark.slow
+def test_phases_draw_batches_of_their_own(quick_programs):
+    net = dataclasses.replace(NET, exits=("fc1", "gru1"), moving=True)
+    config = run_config(net=net)
+    one, two = (phase_runs(config)[1], dataclasses.replace(config, net=net))
+    losses = []
+    for run in (one, dataclasses.replace(two, net=dataclasses.replace(net, exits=("gru1",)))):
+        _, metrics = train_step(run)(new_state(run), SPEECH, NOISE)
+        losses.append(float(metrics["loss"]))
+    assert losses[0] != losses[1]
+
+
+def test_a_run_that_may_stop_early_may_have_its_best_state_anywhere():
+    assert RunConfig(loop=LoopConfig(steps=100)).best_from_step == 75
+    assert RunConfig(loop=LoopConfig(steps=100, patience=3)).best_from_step == 0
+
+
+def from_folder(folder):
+    return load_run(folder)[1]

@@ -1,0 +1,508 @@
+"""Early exits from end to end: several levels of quality and cost from one nsNet2.
+
+    python experiments/train_early_exit.py                   # small nets, embedded corpus, minutes
+    python experiments/train_early_exit.py --preset smoke    # shows that all works
+    python experiments/train_early_exit.py --preset mini --corpus FOLDER    # hours on 2 cores
+    python experiments/train_early_exit.py --preset paper --corpus FOLDER   # a GPU
+
+It trains nsNet2 with exits, all at once and layer by layer, with each split of the information
+flow, beside each stage's net alone; scores every exit; lets policies choose an exit in every frame
+of the best joint net (a budget, a threshold, a learned router, the oracle); and writes report.md
+and report.html. Started again on the same folder it goes on where it stopped. By default it
+measures its own speed and shortens the training.
+
+Miccini et al., MLSP 2023, arXiv 2308.16678.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from dynse.data.bank import Corpus
+from dynse.data.drawing import make_test_set
+from dynse.data.folders import folder_corpus
+from dynse.data.mixing import MixingConfig
+from dynse.data.synthetic import SMOKE_SIZE, SyntheticSize, synthetic_corpus
+from dynse.data.testsets import TestSet, read_csv
+from dynse.evaluation.early_exit import EarlyExitReport
+from dynse.evaluation.exit_policies import (
+    Program,
+    budget_clicks,
+    decide_mixtures,
+    oracle_program,
+    policy_program,
+    policy_values,
+)
+from dynse.evaluation.exit_tables import ALONE, HELD, NONE_SKIPPED, WHOLE_STATES
+from dynse.evaluation.metric_process import MetricPool
+from dynse.evaluation.metrics import Utterance
+from dynse.evaluation.nets import as_utterance
+from dynse.evaluation.scores import RunRecord
+from dynse.evaluation.scoring import NetResult, score_net, score_references, scored_record
+from dynse.exits import SPLITS, Budget, EarlyExit, Router, SkippedState, Threshold
+from dynse.training.exit_controls import ExitControls, settle_controls
+from dynse.training.loop import LoopConfig
+from dynse.training.nets import EarlyExitNsNet2Config
+from dynse.training.phases import phase_runs, train_phases
+from dynse.training.plan import plan_steps
+from dynse.training.runs import RunConfig, train_run, variables_digest
+from dynse.training.start import start_experiment
+from dynse.training.step import OptimizerConfig
+
+HERE = pathlib.Path(__file__).resolve().parent
+# A threshold has nothing to choose among fewer.
+FEWEST_EXITS = 3
+# Rules for the states of skipped stages; factor and rate are ours.
+RULES = {
+    HELD: SkippedState(),
+    "decayed": SkippedState(factor=0.9),
+    "refreshed": SkippedState(every=8),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Net:
+    """A net with exits, or one stage's alone.
+
+    Attributes:
+        config: the net.
+        layerwise: trained exit by exit, not all exits at once.
+    """
+
+    config: EarlyExitNsNet2Config
+    layerwise: bool = False
+
+
+def nets(
+    joint: Sequence[str], layerwise: Sequence[str], moving: Sequence[str] = (), **options: Any
+) -> dict[str, Net]:
+    """Nets with exits, with these splits, and each of their stages alone.
+
+    Args:
+        joint: splits of the nets trained all at once.
+        layerwise: of those trained stage by stage.
+        moving: of those whose earlier stages are not frozen.
+        **options: of every net: widths, exits.
+    """
+    plain = EarlyExitNsNet2Config(**options)
+    found = {f"joint-{split}": Net(dataclasses.replace(plain, split=split)) for split in joint}
+    for split in layerwise:
+        net = dataclasses.replace(plain, split=split)
+        found[f"layerwise-{split}"] = Net(net, layerwise=True)
+    for split in moving:
+        net = dataclasses.replace(plain, split=split, moving=True)
+        found[f"moving-{split}"] = Net(net, layerwise=True)
+    for stage in plain.exits:
+        found[f"{ALONE}-{stage}"] = Net(dataclasses.replace(plain, exits=(stage,)))
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What an experiment is.
+
+    Attributes:
+        corpus: "synthetic", "smoke" or a folder.
+        nets: the nets by name.
+        run: how each is trained; its net is replaced.
+        per_snr: test mixtures at each of -5, 0, 5, 10 and 15 dB, where none is named.
+        test_set: CSV of a fixed test set, None draws one.
+        train_minutes: wall time that all trainings may take together; None for no limit.
+        epochs: passes over the training speech, in place of the number of steps.
+        router_batches: training batches that the routers learn from.
+        skipping: policies at which the rules for skipped states are compared.
+    """
+
+    corpus: str
+    nets: Mapping[str, Net]
+    run: RunConfig
+    per_snr: int = 8
+    test_set: str | None = None
+    train_minutes: float | None = None
+    epochs: int | None = None
+    router_batches: int = 32
+    skipping: tuple[str, ...] = ("budget", "threshold", "router")
+
+
+# The paper trains long at 1e-4; a run of thousands of steps needs more a step.
+OPTIMIZER = OptimizerConfig(learning_rate=1e-3, warmup_steps=50, clip_norm=1.0)
+SMALLEST = EarlyExitNsNet2Config(first=8, hidden=8, exits=("fc1", "gru1", "gru2"))
+PRESETS: Mapping[str, Config] = {
+    "default": Config(
+        corpus="synthetic",
+        nets=nets(("none", "divide"), ("none",), first=64, hidden=64, wide=96),
+        run=RunConfig(
+            mixing=MixingConfig(batch_size=4),
+            optimizer=dataclasses.replace(OPTIMIZER, learning_rate=3e-3),
+            loop=LoopConfig(steps=1200, log_every=10, validate_every=100, checkpoint_every=100),
+            waveform_weight=0.03,
+        ),
+        per_snr=3,
+        train_minutes=3.5,
+        router_batches=64,
+    ),
+    "smoke": Config(
+        corpus="smoke",
+        nets={
+            "joint-none": Net(SMALLEST),
+            "layerwise-divide": Net(
+                dataclasses.replace(SMALLEST, exits=("fc1", "gru1"), split="divide"),
+                layerwise=True,
+            ),
+            "alone-fc1": Net(dataclasses.replace(SMALLEST, exits=("fc1",))),
+        },
+        run=RunConfig(
+            mixing=MixingConfig(batch_size=2, crop_s=1.0),
+            optimizer=OPTIMIZER,
+            loop=LoopConfig(steps=8, log_every=4, validate_every=4, checkpoint_every=4),
+            valid_batches=1,
+        ),
+        per_snr=1,
+        router_batches=2,
+        skipping=("budget",),
+    ),
+    "mini": Config(
+        corpus="",
+        nets=nets(SPLITS, SPLITS, ("none",)),
+        run=RunConfig(optimizer=OPTIMIZER, loop=LoopConfig(steps=2400)),
+        test_set=str(HERE / "testsets" / "dynse-mini-test-v1.csv"),
+    ),
+    "paper": Config(
+        corpus="",
+        nets=nets(SPLITS, SPLITS, ("none",)),
+        run=RunConfig(
+            optimizer=OptimizerConfig(learning_rate=1e-4, final_learning_rate=1e-6),
+            # The number of epochs and the patience are ours.
+            loop=LoopConfig(log_every=100, validate_every=2000, checkpoint_every=2000, patience=20),
+            valid_batches=32,
+        ),
+        epochs=100,
+        per_snr=42,
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Train nets with exits and each stage alone, score exits and policies, write the report."""
+
+    preset: Literal["default", "smoke", "mini", "paper"] = "default"
+    """default: small nets on the embedded corpus; smoke: shows that all works; mini: the full net,
+    2,400 steps on a folder corpus; paper: AdamW at 1e-4, long, on a folder corpus."""
+    run_dir: pathlib.Path | None = None
+    """Where everything goes, runs/early-exit-PRESET if not given; an interrupted run goes on."""
+    corpus: pathlib.Path | None = None
+    """Folder with clean/SPLIT/SPEAKER/* and noise/SPLIT/CLASS/* (SPLIT train, valid, test)."""
+    cache_dir: pathlib.Path | None = None
+    """Where decoded corpora are kept; ~/.cache/dynse if not given."""
+    seed: int = 0
+    """Of parameters, batches and the embedded corpus."""
+    steps: int | None = None
+    """Train steps of each net, in place of the preset's (and of its time limit)."""
+    nets: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Train these nets of the preset alone; may be given several times."""
+    policy_net: str | None = None
+    """The net that the policies are run on; the best joint one by validation if not given."""
+    test_set: pathlib.Path | None = None
+    """CSV of a fixed test set, in place of the preset's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained net.
+
+    Attributes:
+        model: the network.
+        variables: its variables.
+        lines: of metrics.
+        described: how it came about, as it stands in its records.
+    """
+
+    model: Any
+    variables: Mapping[str, Any]
+    lines: Sequence[Mapping[str, Any]]
+    described: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A policy at one level.
+
+    Attributes:
+        program: the net under it.
+        controls: its traced numbers.
+        described: kind, level and rule, as they stand in its record.
+    """
+
+    program: Program
+    controls: Any
+    described: Mapping[str, Any]
+
+
+def main(arguments: Arguments) -> list[RunRecord]:
+    """Train, score, report; gives the records of all exits and policies."""
+    console = start_experiment(arguments.cache_dir)
+    config = _configure(arguments)
+    run_dir = arguments.run_dir or pathlib.Path("runs") / f"early-exit-{arguments.preset}"
+    run_dir.mkdir(parents=True, exist_ok=True)
+    corpus = _corpus(config, arguments)
+    if corpus.skipped:
+        console.print(f"{len(corpus.skipped)} files skipped, first: {corpus.skipped[0]}")
+    test_set, valid_set = _test_sets(config, corpus)
+    steps = plan_steps(
+        run_dir / "plan.json",
+        _programs(config),
+        corpus,
+        minutes=config.train_minutes,
+        epochs=config.epochs,
+        console=console,
+    )
+    loop = dataclasses.replace(config.run.loop, steps=steps)
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, loop=loop))
+
+    trained: dict[str, Trained] = {}
+    for name, net in config.nets.items():
+        run = dataclasses.replace(config.run, net=net.config)
+        train = train_phases if net.layerwise else train_run
+        started = time.perf_counter()
+        model, variables, lines = train(
+            run_dir / name, run, corpus, title=f"{name:>20}", console=console
+        )
+        described = dataclasses.asdict(run) | {"layerwise": net.layerwise}
+        trained[name] = Trained(model, variables, lines, described)
+        console.print(f"{name}: trained in {(time.perf_counter() - started) / 60:.1f} min")
+
+    shared = {"corpus": corpus, "test_set": test_set, "records_dir": run_dir / "records"}
+    results: dict[str, NetResult] = {}
+    chosen = _policy_net(config, trained, arguments.policy_net)
+    policies: list[RunRecord] = []
+    pictures, clicks = {}, {}
+    with MetricPool() as pool:
+        references = score_references(corpus, test_set, run_dir / "records", pool)
+        for name, one in trained.items():
+            for index, exit_name in enumerate(one.model.exits):
+                # The nets of single stages are the exits of one static family.
+                family = ALONE if name.startswith(ALONE) else name
+                results[f"{family}, {exit_name}"] = score_net(
+                    f"{family}, {exit_name}",
+                    one.model.clone(exit_index=index),
+                    one.variables,
+                    **shared,
+                    valid_set=valid_set,
+                    stft=config.run.stft,
+                    pool=pool,
+                    config={**one.described, "exit": exit_name},
+                    seed=config.run.seed,
+                    training=one.lines,
+                )
+        if chosen is not None:
+            net = trained[chosen]
+            run = dataclasses.replace(config.run, net=config.nets[chosen].config)
+            settled = settle_controls(
+                run_dir / f"controls-{chosen}.json",
+                net.model,
+                net.variables,
+                run,
+                corpus,
+                valid_set,
+                batches=config.router_batches,
+            )
+            choices = dict(policy_choices(net.model, settled, config))
+            policies = [
+                scored_record(
+                    f"{chosen}, {name}",
+                    _outputs(choice, net, corpus, test_set, config),
+                    **shared,
+                    pool=pool,
+                    config={**net.described, **choice.described},
+                    seed=config.run.seed,
+                )
+                for name, choice in choices.items()
+            ]
+            examples = next(iter(results.values())).examples
+            pictures = _pictures(choices, settled, net, corpus, test_set, config, examples)
+            budget = EarlyExit(net.model, Budget())
+            clicks = budget_clicks(budget, net.variables, corpus, test_set, stft=config.run.stft)
+    records = [*(result.record for result in results.values()), *policies]
+    report = EarlyExitReport(
+        title=f"Early exits, preset {arguments.preset}",
+        corpus=corpus,
+        test_set=test_set,
+        references=references,
+        records=records,
+        training={name: one.lines for name, one in trained.items()},
+        examples={name: result.examples for name, result in results.items()},
+        pictures=pictures,
+        clicks=clicks,
+        policy_net=chosen,
+        stft=config.run.stft,
+        steps=steps,
+    )
+    path = report.write(run_dir)
+    console.print(report.summary(), markup=False)
+    console.print(f"Report: {path}")
+    return records
+
+
+def policy_choices(
+    model: Any, settled: ExitControls, config: Config
+) -> Iterator[tuple[str, Choice]]:
+    """Every policy at every level; at the middle one with each rule for skipped states as well."""
+    stft, count = config.run.stft, len(settled.levels)
+    policies = {
+        "budget": (Budget(), [{"mmac_per_s": level} for level in settled.levels]),
+        "threshold": (Threshold(), [{"change": change} for change in settled.changes]),
+        "router": (Router(model.policy_features, len(model.exits)), settled.routers),
+    }
+    for kind, (policy, controls) in policies.items():
+        net = EarlyExit(model, policy)
+        programs = {HELD: policy_program(net, stft)}
+        if kind in config.skipping:
+            for rule, skipped in RULES.items():
+                program = policy_program(dataclasses.replace(net, skipped=skipped), stft)
+                programs.setdefault(rule, program)
+            programs[WHOLE_STATES] = policy_program(net, stft, whole_states=True)
+        for index, level in enumerate(settled.levels):
+            for rule, program in programs.items():
+                if rule != HELD and index != count // 2:
+                    continue
+                suffix = "" if rule == HELD else f" {rule}"
+                skipped = dataclasses.asdict(RULES.get(rule, SkippedState()))
+                yield (
+                    f"{kind} {level:.3g}{suffix}",
+                    _choice(program, controls[index], kind, level, rule, skipped=skipped),
+                )
+    program = oracle_program(model, stft)
+    for level, price in zip(settled.levels, settled.prices, strict=True):
+        controls = {"price": price}
+        yield (
+            f"oracle {level:.3g}",
+            _choice(program, controls, "oracle", level, NONE_SKIPPED),
+        )
+
+
+def _choice(
+    program: Program, controls: Any, kind: str, level: float, states: str, **more: Any
+) -> Choice:
+    described = {"policy": kind, "level": level, "states": states, **more}
+    own = variables_digest(controls) if kind == "router" else controls
+    return Choice(program, controls, {**described, "controls": own})
+
+
+def _outputs(
+    choice: Choice, net: Trained, corpus: Corpus, test_set: TestSet, config: Config
+) -> Iterator[Utterance]:
+    """What the policy makes of the test set; run where the record is missing."""
+    variables = {**net.variables, "exit_policy": choice.controls}
+    for one in decide_mixtures(choice.program, variables, corpus, test_set, stft=config.run.stft):
+        yield as_utterance(one.mixture, one.enhanced, policy_values(one, net.model.exits))
+
+
+def _pictures(
+    choices: Mapping[str, Choice],
+    settled: ExitControls,
+    net: Trained,
+    corpus: Corpus,
+    test_set: TestSet,
+    config: Config,
+    examples: Sequence[Any],
+) -> dict[str, list[Any]]:
+    """The example mixtures under every policy at its middle level."""
+    middle = settled.levels[len(settled.levels) // 2]
+    only = {one.mixture.id for one in examples}
+    return {
+        name: list(
+            decide_mixtures(
+                choice.program,
+                {**net.variables, "exit_policy": choice.controls},
+                corpus,
+                test_set,
+                stft=config.run.stft,
+                only=only,
+            )
+        )
+        for name, choice in choices.items()
+        if choice.described["level"] == middle
+        and choice.described["states"] in (HELD, NONE_SKIPPED)
+    }
+
+
+def _policy_net(config: Config, trained: Mapping[str, Trained], wanted: str | None) -> str | None:
+    """The net that was asked for, or the joint one with the lowest validation loss."""
+    if wanted is not None:
+        return wanted
+    losses = {
+        name: min(
+            line["valid"]["loss"]
+            for line in one.lines
+            if "valid" in line and line["step"] >= config.run.best_from_step
+        )
+        for name, one in trained.items()
+        if not config.nets[name].layerwise and len(one.model.exits) >= FEWEST_EXITS
+    }
+    return min(losses, key=losses.__getitem__, default=None)
+
+
+def _programs(config: Config) -> list[tuple[RunConfig, float]]:
+    """Every train step that is compiled, with the share of a net's steps that it does."""
+    found = []
+    for net in config.nets.values():
+        run = dataclasses.replace(config.run, net=net.config)
+        runs = phase_runs(run) if net.layerwise else [run]
+        found += [(one, 1 / len(runs)) for one in runs]
+    return found
+
+
+def _configure(arguments: Arguments) -> Config:
+    config = PRESETS[arguments.preset]
+    if arguments.corpus is not None:
+        test_set = config.test_set if arguments.preset == "mini" else None
+        config = dataclasses.replace(config, corpus=str(arguments.corpus), test_set=test_set)
+    if arguments.test_set is not None:
+        config = dataclasses.replace(config, test_set=str(arguments.test_set))
+    if not config.corpus:
+        raise SystemExit(f"preset {arguments.preset} needs --corpus FOLDER")
+    if arguments.nets:
+        unknown = [name for name in arguments.nets if name not in config.nets]
+        if unknown:
+            raise SystemExit(f"no net {unknown[0]!r}; the preset has {', '.join(config.nets)}")
+        config = dataclasses.replace(
+            config, nets={name: config.nets[name] for name in arguments.nets}
+        )
+    able = [name for name, net in config.nets.items() if len(net.config.exits) >= FEWEST_EXITS]
+    if arguments.policy_net not in (None, *able):
+        raise SystemExit(
+            f"no policies on {arguments.policy_net!r}: the nets with three exits or more are "
+            f"{', '.join(able)}"
+        )
+    run = dataclasses.replace(config.run, seed=arguments.seed)
+    if arguments.steps is not None:
+        run = dataclasses.replace(run, loop=dataclasses.replace(run.loop, steps=arguments.steps))
+        config = dataclasses.replace(config, train_minutes=None, epochs=None)
+    return dataclasses.replace(config, run=run)
+
+
+def _corpus(config: Config, arguments: Arguments) -> Corpus:
+    if config.corpus in ("synthetic", "smoke"):
+        size = SMOKE_SIZE if config.corpus == "smoke" else SyntheticSize()
+        return synthetic_corpus(seed=arguments.seed, minutes=size, cache_dir=arguments.cache_dir)
+    name = "dynse-mini" if arguments.preset == "mini" else None
+    return folder_corpus(config.corpus, cache_dir=arguments.cache_dir, name=name)
+
+
+def _test_sets(config: Config, corpus: Corpus) -> tuple[TestSet, TestSet]:
+    """The test set, and a small one of the validation split that thresholds come from."""
+    valid = make_test_set(corpus, "valid", name="valid", seed=1, per_snr=min(config.per_snr, 4))
+    if config.test_set is not None:
+        return read_csv(config.test_set), valid
+    return make_test_set(corpus, "test", name="test", seed=0, per_snr=config.per_snr), valid
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments, description=__doc__))

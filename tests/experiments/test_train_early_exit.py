@@ -1,0 +1,106 @@
+"""The smoke preset from audio to the report: nets, exits, policies."""
+
+import pytest
+
+from dynse.evaluation.scores import load_record
+from dynse.training.runs import load_run
+
+# One worker makes the run and does all tests of this module.
+pytestmark = [
+    pytest.mark.xdist_group("train_early_exit"),
+    pytest.mark.usefixtures("quick_programs"),
+]
+
+
+def start(script, folder, **options):
+    experiment = script("train_early_exit")
+    return experiment.main(
+        experiment.Arguments(
+            **{"preset": "smoke", "run_dir": folder, "cache_dir": folder / "cache", **options}
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def run_dir(script, quick_programs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smoke")
+    start(script, folder)
+    return folder
+
+
+def test_a_report_with_tables_pictures_and_sound(run_dir):
+    text, page = ((run_dir / f"report.{kind}").read_text() for kind in ("md", "html"))
+    assert "| joint-none | gru2 |" in text
+    assert "| layerwise-divide | gru1 |" in text
+    assert "| alone | fc1 |" in text
+    for title in (
+        "Against each stage's net trained alone",
+        "What each stage adds",
+        "Policies",
+        "What skipped states cost",
+        "A budget changed ten times a second",
+        "Quality against cost: policies on joint-none",
+    ):
+        assert f"## {title}\n" in text
+    assert text.count("## Exits taken, ") == 3
+    assert page.count("<audio") == 3 * (2 + 3 + 2 + 4)
+
+
+def test_a_record_of_every_exit_and_policy(run_dir):
+    records = {path.stem: load_record(path) for path in run_dir.glob("records/*.json")}
+    exits = {name: one for name, one in records.items() if "exit" in one.config}
+    assert set(exits) == {
+        "joint-none-fc1",
+        "joint-none-gru1",
+        "joint-none-gru2",
+        "layerwise-divide-fc1",
+        "layerwise-divide-gru1",
+        "alone-fc1",
+    }
+    costs = [exits[f"joint-none-{name}"].cost["macs"] for name in ("fc1", "gru1", "gru2")]
+    assert costs == sorted(costs)
+    policies = [one for one in records.values() if "policy" in one.config]
+    assert {one.config["policy"] for one in policies} == {
+        "budget",
+        "threshold",
+        "router",
+        "oracle",
+    }
+    for one in policies:
+        shares = [
+            sum(u.values[f"share_{n}"] for n in ("fc1", "gru1", "gru2")) for u in one.utterances
+        ]
+        assert shares == pytest.approx([1] * 5)
+        spent = [u.values["active_macs_per_s"] for u in one.utterances]
+        if one.config["policy"] == "budget" and one.config["states"] != "whole net's":
+            # No second costs more, and the mixtures last 6 s and a part of another.
+            assert max(spent) <= 7 / 6 * 1e6 * one.config["level"]
+
+
+def test_a_second_start_trains_and_scores_nothing_again(run_dir, script):
+    paths = [*run_dir.glob("records/*.json"), *run_dir.glob("**/metrics.jsonl")]
+    paths += run_dir.glob("controls-*.json")
+    before = {path: path.stat().st_mtime_ns for path in paths if path.name != "metrics.jsonl"}
+    lines = {path: path.read_text() for path in paths if path.name == "metrics.jsonl"}
+    assert len(lines) == 4
+    start(script, run_dir)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert {path: path.read_text() for path in lines} == lines
+
+
+def test_each_phase_trains_what_no_exit_before_needs(run_dir):
+    phases = [load_run(run_dir / "layerwise-divide" / name) for name in ("0-fc1", "1-gru1")]
+    (_, first, one), (_, second, two) = phases
+    assert set(first["params"]) == {"side_fc1", "head_fc1"}
+    assert set(second["params"]) == {"fc1", "gru1", "head_gru1"}
+    assert one.loop.steps + two.loop.steps == 8
+
+
+def test_wrong_arguments_are_named(script, tmp_path):
+    with pytest.raises(SystemExit, match="preset mini needs --corpus"):
+        start(script, tmp_path, preset="mini")
+    with pytest.raises(SystemExit, match="no net 'joint'; the preset has joint-none, layerwise"):
+        start(script, tmp_path, nets=("joint",))
+    for wanted in ("alone-fc1", "joint-divide"):
+        with pytest.raises(SystemExit, match=f"no policies on '{wanted}': .* joint-none"):
+            start(script, tmp_path, policy_net=wanted)
