@@ -5,8 +5,9 @@ import pytest
 from dynse.evaluation.scores import load_record
 from dynse.training.runs import load_run
 
-# One worker makes the run and does all tests of this module.
+# One worker makes the run and does all tests of this module. It trains nine nets: a minute.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.xdist_group("train_early_exit"),
     pytest.mark.usefixtures("quick_programs"),
 ]
