@@ -204,12 +204,13 @@ def _task(name: str, config: Config, cache_dir: pathlib.Path | None, seed: int) 
             return classification_task(task)
         case "noise":
             corpus = _corpus(config, NOISE_MINUTES, cache_dir, seed)
-            fewest = {"min_recordings": 3, "valid_recordings": 8}
+            fewest = {"min_recordings": 3, "valid_recordings": 8, "valid_per_class": 72}
             task = noise_classes(corpus, **({} if corpus.name == "synthetic" else fewest))
             return classification_task(task, grouped=True)
         case "gains":
             corpus = _corpus(config, SyntheticSize(), cache_dir, seed)
-            return enhancement_task(gain_task(corpus, seed=seed, valid_per_snr=16))
+            per_snr = 16 if corpus.name == "synthetic" else 48
+            return enhancement_task(gain_task(corpus, seed=seed, valid_per_snr=per_snr))
     raise ValueError(f"no task {name!r}")
 
 

@@ -161,7 +161,8 @@ def _held_out(groups: np.ndarray) -> np.ndarray:
 def enhancement_task(task: GainTask) -> BitTask:
     """Score: SI-SDR in dB of the mixtures after the net's gains per band.
 
-    The search looks at every other mixture of the validation split, the others choose.
+    The search looks at every fourth mixture of the validation split, the others choose: a distance
+    over all frames of some mixtures says enough, a tenth of a dB needs many.
     What counts as comparable is ours: 0.1 dB less on average, 0.3 dB at the interval's low end.
     """
 
@@ -170,6 +171,7 @@ def enhancement_task(task: GainTask) -> BitTask:
         return (*(jnp.asarray(a) for a in arrays), *audio)
 
     valid = rows(task.valid, task.valid_audio)
+    chooses = np.arange(len(task.valid.lengths)) % 4 > 0
     return BitTask(
         name=task.name,
         score_name="SI-SDR in dB",
@@ -177,11 +179,11 @@ def enhancement_task(task: GainTask) -> BitTask:
         outputs=BANDS,
         activation="sigmoid",
         train=rows(task.train),
-        search=jax.tree.map(lambda leaf: leaf[::2], valid),
-        valid=jax.tree.map(lambda leaf: leaf[1::2], valid),
+        search=jax.tree.map(lambda leaf: leaf[~chooses], valid),
+        valid=jax.tree.map(lambda leaf: leaf[chooses], valid),
         test=rows(task.test, task.test_audio),
         groups={
-            "valid": tuple(map(str, task.valid.groups[1::2])),
+            "valid": tuple(map(str, task.valid.groups[chooses])),
             "test": tuple(map(str, task.test.groups)),
         },
         fingerprint=task.fingerprint,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dynse.data.gain_sequences import GainSplit, GainTask, MixtureAudio
 from dynse.data.sequences import Clip, make_task
 from dynse.quantization import (
     apply_integer,
@@ -18,6 +19,7 @@ from dynse.quantization import (
 from dynse.training import bit_tasks
 from dynse.training.bit_tasks import (
     classification_task,
+    enhancement_task,
     finetuner,
     float_outputs,
     float_scores,
@@ -147,3 +149,25 @@ def test_what_a_search_minimises(task, params):
     np.testing.assert_allclose(found["loss"], task.loss(jnp.asarray(outputs), rows), rtol=1e-6)
     shifted = task.distance(jnp.asarray(teacher) + 3.0, teacher, rows)
     assert float(shifted) < 1e-9  # softmax does not see it
+
+
+def test_the_mixtures_that_choose_are_not_searched_on():
+    """Every fourth mixture of the validation split is for the search, with its audio."""
+    count = 8
+    numbers = np.arange(count, dtype=np.float32)
+    split = GainSplit(
+        np.tile(numbers[:, None, None], (1, 3, 32)),
+        np.full(count, 3, np.int32),
+        np.zeros((count, 3, 32), np.float32),
+        np.array([f"speaker {n % 3}" for n in range(count)]),
+        np.array([f"mixture {n}" for n in range(count)]),
+    )
+    spectrum = jnp.tile(numbers[:, None, None], (1, 3, 257)).astype(jnp.complex64)
+    audio = MixtureAudio(spectrum, jnp.zeros((count, 768)), jnp.full(count, 768))
+    flat = np.zeros(32, np.float32)
+    task = enhancement_task(GainTask("gains", split, split, split, audio, audio, flat, flat + 1))
+    for rows, expected in ((task.search, [0, 4]), (task.valid, [1, 2, 3, 5, 6, 7])):
+        assert rows[0][:, 0, 0].tolist() == expected
+        assert rows[3].spectrum[:, 0, 0].real.tolist() == expected
+    assert task.groups["valid"] == tuple(f"speaker {n % 3}" for n in (1, 2, 3, 5, 6, 7))
+    assert len(task.test[1]) == count
