@@ -31,10 +31,9 @@ from train_dyncp import PRESETS as DYNCP_PRESETS
 
 from dynse.data.bank import Bank, Corpus
 from dynse.data.drawing import make_test_set
-from dynse.data.folders import folder_corpus
 from dynse.data.labels import SHAPE, label_mixture
+from dynse.data.named import named_corpus
 from dynse.data.pitch import bank_pitch
-from dynse.data.synthetic import SMOKE_SIZE, SyntheticSize, synthetic_corpus
 from dynse.data.testsets import TestSet, read_csv, render
 from dynse.evaluation.probe_figures import map_figure, score_figure, weight_figure
 from dynse.evaluation.probe_strip import strip_figure
@@ -154,7 +153,12 @@ def main(arguments: Arguments) -> list[ProbeRecord]:
     config = _configure(arguments)
     run_dir = arguments.run_dir or pathlib.Path("runs") / f"probes-{arguments.preset}"
     run_dir.mkdir(parents=True, exist_ok=True)
-    corpus = _corpus(config, arguments)
+    corpus = named_corpus(
+        config.corpus,
+        seed=arguments.seed,
+        cache_dir=arguments.cache_dir,
+        name="dynse-mini" if arguments.preset == "mini" else None,
+    )
     runs = arguments.runs or (_train(arguments.preset, corpus, run_dir, arguments.seed, console),)
     classes = noise_classes(corpus, config.recordings)
     sets = {
@@ -502,14 +506,6 @@ def _configure(arguments: Arguments) -> Config:
     if not config.corpus:
         raise SystemExit(f"preset {arguments.preset} needs --corpus FOLDER")
     return config
-
-
-def _corpus(config: Config, arguments: Arguments) -> Corpus:
-    if config.corpus in ("synthetic", "smoke"):
-        size = SMOKE_SIZE if config.corpus == "smoke" else SyntheticSize()
-        return synthetic_corpus(seed=arguments.seed, minutes=size, cache_dir=arguments.cache_dir)
-    name = "dynse-mini" if arguments.preset == "mini" else None
-    return folder_corpus(config.corpus, cache_dir=arguments.cache_dir, name=name)
 
 
 def _describe(

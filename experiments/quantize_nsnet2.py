@@ -18,12 +18,9 @@ from typing import Literal
 
 import tyro
 
-from dynse.data.bank import Corpus
 from dynse.data.drawing import make_test_set
-from dynse.data.folders import folder_corpus
 from dynse.data.mixing import MixingConfig, load_source
-from dynse.data.synthetic import SMOKE_SIZE, SyntheticSize, synthetic_corpus
-from dynse.data.testsets import TestSet, read_csv
+from dynse.data.named import named_corpus, named_test_sets
 from dynse.evaluation.cost import cost_table
 from dynse.evaluation.metric_process import MetricPool
 from dynse.evaluation.report import Report, write_report
@@ -127,8 +124,13 @@ def main(arguments: Arguments) -> dict[str, NetResult]:
     run_dir = arguments.run_dir or pathlib.Path("runs") / f"nsnet2-{arguments.preset}"
     run_dir.mkdir(parents=True, exist_ok=True)
 
-    corpus = _corpus(config, arguments)
-    test_set = _test_set(config, corpus)
+    corpus = named_corpus(
+        config.corpus,
+        seed=arguments.seed,
+        cache_dir=arguments.cache_dir,
+        name="dynse-mini" if arguments.preset == "mini" else None,
+    )
+    test_set, _ = named_test_sets(corpus, config.test_set, per_snr=config.per_snr)
     valid_set = make_test_set(corpus, "valid", name="valid", seed=1, per_snr=1)
     model, variables, lines = train_run(
         run_dir / "nsnet2", run, corpus, title="nsnet2", console=console
@@ -189,20 +191,6 @@ def main(arguments: Arguments) -> dict[str, NetResult]:
     path = write_report(run_dir, Report("nsNet2 in integers", intro, tables))
     console.print(f"Report: {path}")
     return results
-
-
-def _corpus(config: Config, arguments: Arguments) -> Corpus:
-    if config.corpus in ("synthetic", "smoke"):
-        size = SMOKE_SIZE if config.corpus == "smoke" else SyntheticSize()
-        return synthetic_corpus(seed=arguments.seed, minutes=size, cache_dir=arguments.cache_dir)
-    name = "dynse-mini" if arguments.preset == "mini" else None
-    return folder_corpus(config.corpus, cache_dir=arguments.cache_dir, name=name)
-
-
-def _test_set(config: Config, corpus: Corpus) -> TestSet:
-    if config.test_set is not None:
-        return read_csv(config.test_set)
-    return make_test_set(corpus, "test", name="test", seed=0, per_snr=config.per_snr)
 
 
 if __name__ == "__main__":

@@ -25,11 +25,9 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from dynse.data.bank import Corpus
-from dynse.data.drawing import make_test_set
-from dynse.data.folders import folder_corpus
 from dynse.data.mixing import MixingConfig
-from dynse.data.synthetic import SMOKE_SIZE, SyntheticSize, synthetic_corpus
-from dynse.data.testsets import TestSet, read_csv
+from dynse.data.named import named_corpus, named_test_sets
+from dynse.data.testsets import TestSet
 from dynse.evaluation.early_exit import EarlyExitReport
 from dynse.evaluation.exit_policies import (
     Program,
@@ -251,10 +249,15 @@ def main(arguments: Arguments) -> list[RunRecord]:
     config = _configure(arguments)
     run_dir = arguments.run_dir or pathlib.Path("runs") / f"early-exit-{arguments.preset}"
     run_dir.mkdir(parents=True, exist_ok=True)
-    corpus = _corpus(config, arguments)
+    corpus = named_corpus(
+        config.corpus,
+        seed=arguments.seed,
+        cache_dir=arguments.cache_dir,
+        name="dynse-mini" if arguments.preset == "mini" else None,
+    )
     if corpus.skipped:
         console.print(f"{len(corpus.skipped)} files skipped, first: {corpus.skipped[0]}")
-    test_set, valid_set = _test_sets(config, corpus)
+    test_set, valid_set = named_test_sets(corpus, config.test_set, per_snr=config.per_snr)
     steps = plan_steps(
         run_dir / "plan.json",
         _programs(config),
@@ -486,22 +489,6 @@ def _configure(arguments: Arguments) -> Config:
         run = dataclasses.replace(run, loop=dataclasses.replace(run.loop, steps=arguments.steps))
         config = dataclasses.replace(config, train_minutes=None, epochs=None)
     return dataclasses.replace(config, run=run)
-
-
-def _corpus(config: Config, arguments: Arguments) -> Corpus:
-    if config.corpus in ("synthetic", "smoke"):
-        size = SMOKE_SIZE if config.corpus == "smoke" else SyntheticSize()
-        return synthetic_corpus(seed=arguments.seed, minutes=size, cache_dir=arguments.cache_dir)
-    name = "dynse-mini" if arguments.preset == "mini" else None
-    return folder_corpus(config.corpus, cache_dir=arguments.cache_dir, name=name)
-
-
-def _test_sets(config: Config, corpus: Corpus) -> tuple[TestSet, TestSet]:
-    """The test set, and a small one of the validation split that thresholds come from."""
-    valid = make_test_set(corpus, "valid", name="valid", seed=1, per_snr=min(config.per_snr, 4))
-    if config.test_set is not None:
-        return read_csv(config.test_set), valid
-    return make_test_set(corpus, "test", name="test", seed=0, per_snr=config.per_snr), valid
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 
 from dynse.audio.stft import STFT
 from dynse.evaluation.figures import MARKERS, NOISY, PALETTE, new_figure, png_bytes
-from dynse.evaluation.spectrograms import COLOUR_MAP, RANGE_DB, level_spectrum
+from dynse.evaluation.spectrograms import draw_levels, level_spectrum
 from dynse.evaluation.statistics import Interval
 
 METRICS = {"pesq": "PESQ (wide band)", "si_sdr_improvement": "SI-SDR gain in dB"}
@@ -128,17 +128,7 @@ def taken_figure(
     figure = new_figure(9.0, 1.9 * len(levels) + 0.9)
     axes = figure.subplots(len(levels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (name, level) in zip(axes, levels.items(), strict=True):
-        axis.imshow(
-            level.T,
-            origin="lower",
-            aspect="auto",
-            interpolation="nearest",
-            cmap=COLOUR_MAP,
-            vmin=top - RANGE_DB,
-            vmax=top,
-            extent=(0, seconds, 0, sample_rate / 2000),
-        )
-        axis.set_ylabel("kHz")
+        draw_levels(axis, level, top, seconds, sample_rate)
         axis.set_title(name, loc="left", size=10)
         axis.set_xlim(0, seconds)
         if name not in taken:

@@ -12,7 +12,7 @@ import numpy as np
 
 from dynse.audio.stft import STFT
 from dynse.evaluation.figures import PALETTE, new_figure, png_bytes
-from dynse.evaluation.spectrograms import COLOUR_MAP, RANGE_DB, level_spectrum
+from dynse.evaluation.spectrograms import draw_levels, level_spectrum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,18 +97,7 @@ def strip_figure(
     edges = np.arange(frames + 1) * stft.hop_length / sample_rate
     times = (edges[1:] + edges[:-1]) / 2
     levels = level_spectrum(noisy, stft)
-    top = levels.max()
-    axes["noisy"].imshow(
-        levels.T,
-        origin="lower",
-        aspect="auto",
-        interpolation="nearest",
-        cmap=COLOUR_MAP,
-        vmin=top - RANGE_DB,
-        vmax=top,
-        extent=(0, seconds, 0, sample_rate / 2000),
-    )
-    axes["noisy"].set_ylabel("kHz")
+    draw_levels(axes["noisy"], levels, levels.max(), seconds, sample_rate)
     if voice is not None:
         _draw_voice(axes["voice"], edges, voice_true, voice)
     if f0 is not None:

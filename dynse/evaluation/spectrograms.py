@@ -16,6 +16,7 @@ from dynse.evaluation.figures import PALETTE, new_figure, png_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 COLOUR_MAP = "magma"
 RANGE_DB = 70.0
@@ -29,6 +30,32 @@ def level_spectrum(signal: np.ndarray, stft: STFT | None = None) -> np.ndarray:
     padded = np.pad(np.asarray(signal, np.float32), (0, -len(signal) % _LENGTH_STEP))
     spectrum = np.asarray(stft.forward(padded[None]))[0, : stft.frames(len(signal))]
     return 10 * np.log10(np.maximum(np.abs(spectrum) ** 2, 1e-12))
+
+
+def draw_levels(
+    axis: Axes, levels: np.ndarray, top: float, seconds: float, sample_rate: int
+) -> AxesImage:
+    """A spectrogram on an axis, in kHz over seconds.
+
+    Args:
+        axis: where to.
+        levels: (T, F) in dB, see `level_spectrum`.
+        top: dB of the brightest colour; RANGE_DB below it all is dark.
+        seconds: that the T frames last.
+        sample_rate: in Hz.
+    """
+    image = axis.imshow(
+        levels.T,
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        cmap=COLOUR_MAP,
+        vmin=top - RANGE_DB,
+        vmax=top,
+        extent=(0, seconds, 0, sample_rate / 2000),
+    )
+    axis.set_ylabel("kHz")
+    return image
 
 
 def gate_figure(
@@ -79,17 +106,7 @@ def gate_figure(
     levels = level_spectrum(noisy, stft), level_spectrum(enhanced, stft)
     top = max(level.max() for level in levels)
     for axis, level, name in ((axes[0], levels[0], "noisy"), (axes[-1], levels[1], "enhanced")):
-        image = axis.imshow(
-            level.T,
-            origin="lower",
-            aspect="auto",
-            interpolation="nearest",
-            cmap=COLOUR_MAP,
-            vmin=top - RANGE_DB,
-            vmax=top,
-            extent=(0, seconds, 0, sample_rate / 2000),
-        )
-        axis.set_ylabel("kHz")
+        image = draw_levels(axis, level, top, seconds, sample_rate)
         axis.text(0.008, 0.92, name, transform=axis.transAxes, va="top", color="white", size=10)
         figure.colorbar(image, ax=axis, pad=0.01, fraction=0.04, aspect=12, label="dB")
     times = (np.arange(frames) + 0.5) * stft.hop_length / sample_rate

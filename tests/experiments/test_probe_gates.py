@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dynse.data.labels import SHAPE
+from dynse.data.named import named_corpus
 from dynse.evaluation.statistics import Interval
 from dynse.probes.records import load_probe_record
 
@@ -78,7 +79,7 @@ def test_a_second_start_does_nothing_again(run, monkeypatch):
 
 def test_noise_classes_that_cannot_be_told_apart_are_named(run):
     experiment, arguments, _ = run
-    corpus = experiment._corpus(experiment.PRESETS["smoke"], arguments)
+    corpus = named_corpus("smoke", seed=0, cache_dir=arguments.cache_dir)
     assert len(experiment.noise_classes(corpus, 1)) >= 2
     with pytest.raises(SystemExit, match=r"two noise classes or more with 99 recordings.*got \[\]"):
         experiment.noise_classes(corpus, 99)
@@ -88,11 +89,10 @@ def test_wrong_arguments_are_named(run, tmp_path):
     experiment = run[0]
     with pytest.raises(SystemExit, match="preset mini needs --corpus FOLDER"):
         experiment.main(experiment.Arguments(preset="mini", run_dir=tmp_path))
-    corpus = dataclasses.replace(
-        experiment._corpus(experiment.PRESETS["smoke"], run[1]), name="folder"
-    )
+    corpus = named_corpus("smoke", seed=0, cache_dir=run[1].cache_dir)
+    corpus = dataclasses.replace(corpus, name="folder")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "_corpus", lambda *_: corpus)
+        patch.setattr(experiment, "named_corpus", lambda *_, **options: corpus)
         with pytest.raises(SystemExit, match="preset mini needs --runs"):
             experiment.main(experiment.Arguments(preset="mini", corpus=tmp_path, run_dir=tmp_path))
 
