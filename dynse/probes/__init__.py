@@ -20,13 +20,8 @@ from dynse.probes.linear import LinearProbe, decide, make_probe, outputs, predic
 from dynse.probes.logistic import fit_logistic
 from dynse.probes.ridge import fit_ridge
 from dynse.probes.scores import (
-    accuracy,
-    balanced_accuracy,
-    f1_score,
     grouped_folds,
-    mean_absolute_error,
     median_error_cents,
-    r2_score,
     wilson_interval,
 )
 from dynse.probes.selection import (
@@ -49,12 +44,10 @@ from dynse.probes.verification import all_pairs, cosine_scores, equal_error_rate
 __all__ = [
     "LinearProbe",
     "ProbedNet",
-    "accuracy",
     "activation_rates",
     "add_probes",
     "additions_per_frame",
     "all_pairs",
-    "balanced_accuracy",
     "causal_average",
     "channel_counts",
     "choose_threshold",
@@ -62,21 +55,18 @@ __all__ = [
     "decide",
     "enough",
     "equal_error_rate",
-    "f1_score",
     "fit_logistic",
     "fit_ridge",
     "frame_bits",
     "grouped_folds",
     "init_probe_state",
     "make_probe",
-    "mean_absolute_error",
     "median_error_cents",
     "order_for_classes",
     "order_for_targets",
     "outputs",
     "predict",
     "probe_step",
-    "r2_score",
     "selection_path",
     "stack_probes",
     "sum_of_open",

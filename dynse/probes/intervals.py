@@ -5,6 +5,7 @@ Every score here is a function of sums over rows, so a draw is a weighted sum of
 
     accuracy            right / n
     balanced accuracy   mean over classes of right_c / n_c
+    F1                  2 hits / (said + true), of bool rows
     R2                  1 - sum (y - estimate)^2 / (sum y^2 - (sum y)^2 / n)
     mean error          sum |y - estimate| / n
 """
@@ -38,6 +39,17 @@ def _balanced_value(sums: np.ndarray) -> np.ndarray:
     return np.nanmean(share, axis=1)
 
 
+def _f1_columns(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    said, true = predictions > 0, labels > 0
+    return np.stack([said & true, said, true], 1)
+
+
+def _f1_value(sums: np.ndarray) -> np.ndarray:
+    hits, said, true = sums.T
+    # 0 where nothing is said and nothing is true.
+    return 2 * hits / np.maximum(said + true, 1)
+
+
 def _r2_columns(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     if labels.min() == labels.max():
         raise ValueError("expected targets that differ, got constant ones")
@@ -67,6 +79,7 @@ def _mean_value(sums: np.ndarray) -> np.ndarray:
 SCORES: dict[str, tuple[Columns, Value]] = {
     "accuracy": (_accuracy_columns, _mean_value),
     "balanced accuracy": (_balanced_columns, _balanced_value),
+    "F1": (_f1_columns, _f1_value),
     "R2": (_r2_columns, _r2_value),
     "mean error": (_error_columns, _mean_value),
 }

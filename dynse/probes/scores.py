@@ -1,10 +1,10 @@
-"""How good a prediction is, and how sure one can be of it.
+"""Errors in cents, the interval of a share, and folds that keep recordings whole.
 
-Balanced accuracy is the mean over classes of the share of their rows that is right; R2 is
-1 - sum (y - p)^2 / sum (y - mean y)^2, so that the mean of the scored rows has 0. Of n trials with
-k successes, p = k / n, the Wilson interval (1927) is
+Of n trials with k successes, p = k / n, the Wilson interval (1927) is
 
     (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4 n^2)) / (1 + z^2 / n).
+
+`intervals` has the scores that are functions of sums over rows.
 """
 
 from __future__ import annotations
@@ -15,45 +15,6 @@ from statistics import NormalDist
 import numpy as np
 
 from dynse.evaluation.statistics import Interval
-
-
-def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Share of rows that are right: (N,) classes or bool against (N,)."""
-    predictions, labels = _pair(predictions, labels)
-    return float((predictions == labels).mean())
-
-
-def balanced_accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over the classes that occur in `labels` of the share of their rows that is right."""
-    predictions, labels = _pair(predictions, labels)
-    right = predictions == labels
-    return float(np.mean([right[labels == each].mean() for each in np.unique(labels)]))
-
-
-def f1_score(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Harmonic mean of precision and recall: (N,) bool against (N,) bool; 0 without a hit."""
-    predictions, labels = _pair(predictions, labels)
-    hits = int((predictions & labels).sum())
-    return 2 * hits / max(int(predictions.sum()) + int(labels.sum()), 1)
-
-
-def r2_score(predictions: np.ndarray, targets: np.ndarray) -> float:
-    """Share of the targets' variance that is explained: (N,) against (N,).
-
-    Raises:
-        ValueError: the targets are constant, or the shapes differ.
-    """
-    predictions, targets = _numbers(predictions, targets)
-    spread = np.square(targets - targets.mean()).sum()
-    if spread == 0:
-        raise ValueError("expected targets that differ, got constant ones")
-    return float(1 - np.square(targets - predictions).sum() / spread)
-
-
-def mean_absolute_error(predictions: np.ndarray, targets: np.ndarray) -> float:
-    """Mean of |prediction - target|, in their unit: (N,) against (N,)."""
-    predictions, targets = _numbers(predictions, targets)
-    return float(np.abs(predictions - targets).mean())
 
 
 def median_error_cents(predictions_hz: np.ndarray, targets_hz: np.ndarray) -> float:
@@ -126,16 +87,11 @@ def grouped_folds(
     return list(splitter.split(np.zeros(len(group)), labels, group))
 
 
-def _pair(predictions, labels):
-    predictions, labels = np.asarray(predictions), np.asarray(labels)
-    if predictions.shape != labels.shape or labels.ndim != 1 or not len(labels):
+def _numbers(predictions: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    predictions, targets = np.asarray(predictions), np.asarray(targets)
+    if predictions.shape != targets.shape or targets.ndim != 1 or not len(targets):
         raise ValueError(
-            f"expected as many predictions as labels (N,), got {predictions.shape} and "
-            f"{labels.shape}"
+            f"expected as many predictions as targets (N,), got {predictions.shape} and "
+            f"{targets.shape}"
         )
-    return predictions, labels
-
-
-def _numbers(predictions, targets):
-    predictions, targets = _pair(predictions, targets)
     return predictions.astype(np.float64), targets.astype(np.float64)

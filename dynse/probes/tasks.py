@@ -66,7 +66,7 @@ VOICE = Task(
     "logistic",
     "frame",
     lambda labels: labels.frames.voice,
-    ("balanced accuracy", "accuracy"),
+    ("balanced accuracy", "accuracy", "F1"),
     trivial=0.5,
 )
 F0 = Task("F0", "ridge", "frame", _log_f0, ("R2",), drawn="speaker")

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 
 from dynse.probes.intervals import SCORES, score_interval, score_value
-from dynse.probes.scores import accuracy, balanced_accuracy, mean_absolute_error, r2_score
 
+metrics = pytest.importorskip("sklearn.metrics")
+# scikit-learn's, which take the labels first.
 POINTS = {
-    "accuracy": accuracy,
-    "balanced accuracy": balanced_accuracy,
-    "R2": r2_score,
-    "mean error": mean_absolute_error,
+    "accuracy": lambda found, true: metrics.accuracy_score(true, found),
+    "balanced accuracy": lambda found, true: metrics.balanced_accuracy_score(true, found),
+    "F1": lambda found, true: metrics.f1_score(true, found),
+    "R2": lambda found, true: metrics.r2_score(true, found),
+    "mean error": lambda found, true: metrics.mean_absolute_error(true, found),
 }
 GROUPS = [f"recording {number}" for number in np.repeat(np.arange(9), [3, 9, 4, 1, 7, 5, 6, 2, 8])]
 
@@ -21,6 +23,9 @@ def made(score, seed=0):
     if score in ("accuracy", "balanced accuracy"):
         labels = draw.integers(0, 3, 45)
         return np.where(draw.random(45) < 0.6, labels, draw.integers(0, 3, 45)), labels
+    if score == "F1":
+        labels = draw.random(45) < 0.5
+        return labels ^ (draw.random(45) < 0.3), labels
     labels = 1000 + draw.normal(size=45)
     return labels + 0.7 * draw.normal(size=45), labels
 
@@ -65,7 +70,7 @@ def test_bool_and_the_order_of_the_rows():
     shuffled = [GROUPS[row] for row in order]
     again = score_interval("balanced accuracy", predictions[order], labels[order], shuffled)
     assert again.low == pytest.approx(found.low, rel=1e-12)
-    assert found.mean == pytest.approx(balanced_accuracy(predictions, labels))
+    assert found.mean == pytest.approx(POINTS["balanced accuracy"](predictions, labels))
 
 
 def test_errors_that_come_together_widen_the_interval():
@@ -103,8 +108,10 @@ def test_one_group_has_no_interval():
 
 
 def test_what_cannot_be_scored_is_named():
-    with pytest.raises(ValueError, match="accuracy, balanced accuracy, R2, mean error; got 'F1'"):
-        score_interval("F1", np.ones(2), np.ones(2), "ab")
+    with pytest.raises(
+        ValueError, match="accuracy, balanced accuracy, F1, R2, mean error; got 'F2'"
+    ):
+        score_interval("F2", np.ones(2), np.ones(2), "ab")
     with pytest.raises(ValueError, match=r"labels \(N,\), got \(3,\) and \(2,\)"):
         score_interval("R2", np.ones(3), np.ones(2), "ab")
     with pytest.raises(ValueError, match=r"got \(2, 1\) and \(2, 1\)"):
@@ -115,3 +122,10 @@ def test_what_cannot_be_scored_is_named():
         score_interval("accuracy", np.ones(2), np.ones(2), "abc")
     with pytest.raises(ValueError, match="targets that differ, got constant ones"):
         score_interval("R2", np.arange(3.0), np.ones(3), "abc")
+
+
+def test_scores_of_nothing_heard_and_of_the_mean():
+    assert score_value("F1", np.zeros(3, bool), np.array([True, False, True])) == 0
+    targets = np.random.default_rng(0).normal(size=100)
+    mean = np.full(100, targets.mean())
+    assert score_value("R2", mean, targets) == pytest.approx(0, abs=1e-12)

@@ -2,39 +2,10 @@ import numpy as np
 import pytest
 
 from dynse.probes.scores import (
-    accuracy,
-    balanced_accuracy,
-    f1_score,
     grouped_folds,
-    mean_absolute_error,
     median_error_cents,
-    r2_score,
     wilson_interval,
 )
-
-metrics = pytest.importorskip("sklearn.metrics")
-DRAW = np.random.default_rng(0)
-
-
-def test_classes_against_scikit_learn():
-    labels, predictions = DRAW.integers(0, 4, (2, 200))
-    assert accuracy(predictions, labels) == pytest.approx(
-        metrics.accuracy_score(labels, predictions)
-    )
-    assert balanced_accuracy(predictions, labels) == pytest.approx(
-        metrics.balanced_accuracy_score(labels, predictions)
-    )
-    two, guess = labels > 1, predictions > 0
-    assert f1_score(guess, two) == pytest.approx(metrics.f1_score(two, guess))
-    assert f1_score(np.zeros(3, bool), np.array([True, False, True])) == 0
-
-
-def test_numbers_against_scikit_learn():
-    targets, noise = DRAW.normal(size=(2, 100))
-    predictions = targets + 0.3 * noise
-    assert r2_score(predictions, targets) == pytest.approx(metrics.r2_score(targets, predictions))
-    assert r2_score(np.full(100, targets.mean()), targets) == pytest.approx(0, abs=1e-12)
-    assert mean_absolute_error(predictions, targets) == pytest.approx(np.abs(0.3 * noise).mean())
 
 
 def test_cents_by_hand():
@@ -82,9 +53,7 @@ def test_folds_share_no_group_and_are_stratified():
 
 def test_what_cannot_be_scored_is_named():
     with pytest.raises(ValueError, match=r"got \(3,\) and \(2,\)"):
-        accuracy(np.ones(3), np.ones(2))
-    with pytest.raises(ValueError, match="targets that differ"):
-        r2_score(np.arange(3.0), np.ones(3))
+        median_error_cents(np.ones(3), np.ones(2))
     with pytest.raises(ValueError, match="expected 0 to 4 successes"):
         wilson_interval(5, 4)
     with pytest.raises(ValueError, match="at least 5 groups, got 2"):

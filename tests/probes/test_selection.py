@@ -14,7 +14,7 @@ from dynse.probes import (
     predict,
     selection_path,
 )
-from dynse.probes.scores import balanced_accuracy, r2_score
+from dynse.probes.intervals import score_value
 from dynse.probes.selection import PathPoint
 
 PLANTED = [4, 17, 29]
@@ -80,7 +80,7 @@ def test_path_rises_until_the_planted_channels_are_in():
     noisy = targets + np.random.default_rng(2).normal(size=800)
     path = selection_path(
         lambda channels: fit_ridge(bits[train], noisy[train], channels=channels),
-        lambda probe: r2_score(np.asarray(outputs(probe, bits[test]))[:, 0], noisy[test]),
+        lambda probe: score_value("R2", np.asarray(outputs(probe, bits[test]))[:, 0], noisy[test]),
         order_for_targets(bits[train], noisy[train]),
         channel_counts(39),
     )
@@ -98,7 +98,7 @@ def test_path_of_classes():
     labels = targets > 1.5
     path = selection_path(
         lambda channels: fit_logistic(bits, labels, channels=channels),
-        lambda probe: balanced_accuracy(predict(probe, bits), labels),
+        lambda probe: score_value("balanced accuracy", predict(probe, bits), labels),
         order_for_classes(bits, labels),
         [1, 39],
     )

@@ -5,7 +5,8 @@ import pytest
 from probes.planted import CLASSES, Planted, planted_mixture, planted_mixtures
 
 from dynse.evaluation.statistics import Interval
-from dynse.probes.scores import balanced_accuracy, median_error_cents, r2_score
+from dynse.probes.intervals import score_value
+from dynse.probes.scores import median_error_cents
 from dynse.probes.tasks import (
     F0,
     FRAME_SNR,
@@ -94,7 +95,9 @@ def test_validation_rows_choose_the_penalty():
     train, valid = noisy_rates(0, 40, 1.0), noisy_rates(1, 200, 1.0)
     probe, penalty = fit_chosen(SNR, train, valid)
     scores = {
-        tried: r2_score(estimates(fit(SNR, train, penalty=tried), valid.features), valid.targets)
+        tried: score_value(
+            "R2", estimates(fit(SNR, train, penalty=tried), valid.features), valid.targets
+        )
         for tried in PENALTIES["mixture"]
     }
     assert penalty == max(scores, key=scores.get)
@@ -115,11 +118,11 @@ def test_validation_rows_choose_the_threshold():
     assert (penalty,) == PENALTIES["frame"]
     found = estimates(probe, test.features)
     assert found.dtype == bool
-    assert balanced_accuracy(found, test.targets) > 0.94
+    assert score_value("balanced accuracy", found, test.targets) > 0.94
     # Negative control: told the opposite, no threshold is better than saying always the same.
     opposite = with_threshold(probe, valid._replace(targets=~valid.targets))
     assert np.isinf(opposite.threshold)
-    assert balanced_accuracy(estimates(opposite, test.features), test.targets) == 0.5
+    assert score_value("balanced accuracy", estimates(opposite, test.features), test.targets) == 0.5
     # Several classes and numbers have none.
     classes = fit(NOISE, gather_rows(NOISE, planted_mixtures(0, 12), "gates"))
     assert with_threshold(classes, valid) is classes
@@ -139,7 +142,7 @@ def test_scores_of_f0_are_of_octaves_and_cents():
     found = targets + 0.1 * draw.normal(size=300)
     rows = Rows(np.zeros((300, 1)), targets, np.arange(300) // 30)
     scores = score_estimates(F0, found, rows)
-    assert scores["R2"].mean == pytest.approx(r2_score(found, targets))
+    assert scores["R2"].mean == pytest.approx(score_value("R2", found, targets))
     cents = median_error_cents(2**found, 2**targets)
     assert scores["median cents"].mean == pytest.approx(cents)
     assert cents == pytest.approx(1200 * 0.1 * 0.6745, rel=0.15)
