@@ -59,7 +59,6 @@ from dynse.probes.study import (
     Splits,
     TaskResult,
     can_study,
-    noise_extra,
     study_task,
     verify_speakers,
 )
@@ -286,7 +285,6 @@ def probe_net(
 
     noise = noise_task(classes)
     results: dict[str, TaskResult] = {}
-    extra: dict[str, dict[str, Any]] = {}
     with progress_bar(console) as progress:
         bar = progress.add_task(f"{name}: listening", total=6, status="")
         heard, untrained = hear(variables, 0), hear(fresh, 0)
@@ -310,7 +308,6 @@ def probe_net(
         results[noise.name] = study_task(
             noise, of_noise, untrained, seed=run.seed, features=features
         )
-        extra[noise.name] = noise_extra(noise, results[noise.name], of_noise)
         counts["noise classes"] = {"names": list(classes), **_counts(of_noise)}
         progress.advance(bar)
     scores = {task: {**result.scores, **rivals.get(task, {})} for task, result in results.items()}
@@ -321,7 +318,7 @@ def probe_net(
         paths={task: result.path for task, result in results.items()},
         enough={task: result.enough for task, result in results.items()},
         additions={task: result.additions for task, result in results.items()},
-        extra=extra,
+        extra={task: result.extra for task, result in results.items()},
         verification=verification,
         active_macs=macs,
         counts=counts,

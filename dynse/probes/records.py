@@ -33,7 +33,7 @@ class ProbeRecord:
         paths: task -> (channels, test score) of the gates.
         enough: task -> channels that reach 99 % of what all bring.
         additions: task -> additions a frame with all channels and with enough.
-        extra: task -> further figures.
+        extra: task -> condition -> the first score of the gates (`conditions`).
         verification: kind of pairs -> (equal error rate, target pairs).
         active_macs: of the network, per frame on the test mixtures.
         counts: what was probed: mixtures and recordings by split, classes.
@@ -135,7 +135,9 @@ def score_tables(records: Sequence[ProbeRecord]) -> list[Table]:
                     rows.append((net, name, str(len(runs)), *cells))
             for name in dict.fromkeys(key for run in runs for key in run.extra.get(task, {})):
                 first = [_cell([run.extra.get(task, {}) for run in runs], name)]
-                rows.append((net, name, str(len(runs)), *first, *["-"] * (len(columns) - 1)))
+                rows.append(
+                    (net, f"gates, {name}", str(len(runs)), *first, *["-"] * (len(columns) - 1))
+                )
         header = ("net", "read from", "seeds", *columns)
         tables.append(Table(f"Read: {task}", header, tuple(rows), (_NOTE,)))
     return tables

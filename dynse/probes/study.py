@@ -8,7 +8,8 @@
     untrained gates    of the same network with fresh parameters
 
 and the constant predictor, the WebRTC detector for voice, and pYIN on the noisy signal for F0. For
-the gates the score against the number of channels is measured too.
+the gates the score against the number of channels is measured too, and what makes the task hard
+(`conditions`).
 """
 
 from __future__ import annotations
@@ -21,11 +22,10 @@ import numpy as np
 
 from dynse.evaluation.statistics import Interval
 from dynse.probes.additions import additions_per_frame
+from dynse.probes.conditions import score_by_snr, score_by_source, score_in_folds
 from dynse.probes.features import activation_rates, varying_channels
-from dynse.probes.intervals import score_interval
 from dynse.probes.linear import LinearProbe
 from dynse.probes.rows import MixtureRows
-from dynse.probes.scores import grouped_folds, wilson_interval
 from dynse.probes.selection import (
     channel_counts,
     enough,
@@ -97,7 +97,7 @@ class TaskResult:
         additions: per frame, of the predictor with all channels and of that with enough.
         probe: the predictor from all channels.
         small: the predictor from enough channels.
-        extra: further figures by name.
+        extra: the gates' first score by condition (`conditions`).
     """
 
     scores: Mapping[str, Mapping[str, Interval]]
@@ -107,7 +107,7 @@ class TaskResult:
     additions: tuple[float, float]
     probe: LinearProbe
     small: LinearProbe
-    extra: Mapping[str, Interval] = dataclasses.field(default_factory=dict)
+    extra: Mapping[str, Interval]
 
 
 def study_task(
@@ -139,6 +139,12 @@ def study_task(
     rows = untrained.gather(task, "gates")
     if len(varying_channels(rows[0].features)):
         scores["untrained gates"] = _score(task, *rows)
+    extra = {
+        **score_by_snr(task, probe, splits.test),
+        **score_in_folds(task, [*splits.valid, *splits.test], penalty=penalty),
+    }
+    if (task.level, task.kind) == ("mixture", "logistic"):
+        extra |= score_by_source(task, probe, splits.test)
     return TaskResult(
         scores=scores,
         penalty=penalty,
@@ -147,33 +153,8 @@ def study_task(
         additions=tuple(additions_per_frame(p, test.features) for p in (probe, small)),
         probe=probe,
         small=small,
+        extra=extra,
     )
-
-
-def noise_extra(task: Task, result: TaskResult, splits: Splits) -> dict[str, Interval]:
-    """The accuracy by source of noise with its Wilson interval, and the accuracy in grouped folds.
-
-    Mixtures of one source, a recording or all that were cut from one, are no independent trials,
-    so sources are: each counts by the share of its mixtures that is right. A share varies no more
-    than a coin of that chance, so the interval is on the safe side. The folds divide the mixtures
-    of the validation and test splits, which the network was not fitted to, by source: more sources
-    are tested, and fewer are learnt from.
-    """
-    test = gather_rows(task, splits.test, "gates")
-    right = estimates(result.probe, test.features) == test.targets
-    _, source = np.unique(test.groups, return_inverse=True)
-    shares = np.bincount(source, weights=right) / np.bincount(source)
-    unheard = gather_rows(task, [*splits.valid, *splits.test], "gates")
-    found = np.empty(len(unheard.targets), int)
-    for train, held in grouped_folds(unheard.groups.tolist(), unheard.targets.tolist()):
-        rows = Rows(*(part[train] for part in unheard))
-        found[held] = estimates(fit(task, rows, penalty=result.penalty), unheard.features[held])
-    return {
-        "accuracy by source, Wilson": wilson_interval(float(shares.sum()), len(shares)),
-        "accuracy, grouped 5-fold": score_interval(
-            "accuracy", found, unheard.targets, unheard.groups.tolist()
-        ),
-    }
 
 
 def verify_speakers(splits: Splits) -> dict[str, tuple[float, int]]:

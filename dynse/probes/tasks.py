@@ -107,7 +107,12 @@ class Rows(NamedTuple):
 
 
 def gather_rows(
-    task: Task, mixtures: Sequence[MixtureRows], feature: str, *, stride: int = 1
+    task: Task,
+    mixtures: Sequence[MixtureRows],
+    feature: str,
+    *,
+    stride: int = 1,
+    group: Callable[[MixtureRows], str] | None = None,
 ) -> Rows:
     """The rows of a task.
 
@@ -117,6 +122,7 @@ def gather_rows(
         feature: of `MixtureRows.features`. The mean over a mixture is taken for its rows; of
             log-mel its standard deviation stands beside.
         stride: every so many frames.
+        group: of a mixture's rows, in place of `Task.drawn`.
 
     Raises:
         ValueError: there is no row.
@@ -127,21 +133,21 @@ def gather_rows(
         if target is None:
             continue
         found = mixture.features(feature)
-        group = getattr(mixture.labels, task.drawn)
+        key = group(mixture) if group else getattr(mixture.labels, task.drawn)
         if task.level == "frame":
             keep = np.zeros(len(target), bool)
             keep[::stride] = True
             keep &= ~np.isnan(target.astype(float))
             features.append(found[keep])
             targets.append(target[keep])
-            groups += [group] * int(keep.sum())
+            groups += [key] * int(keep.sum())
             continue
         mean = found.mean(0, dtype=np.float32)
         if feature.startswith("log-mel"):
             mean = np.concatenate([mean, found.astype(np.float32).std(0)])
         features.append(mean[None])
         targets.append(np.array([target]))
-        groups.append(group)
+        groups.append(key)
     if not groups:
         raise ValueError(f"no mixture has a label for the task {task.name!r}")
     return Rows(np.concatenate(features), np.concatenate(targets), np.array(groups))

@@ -41,7 +41,7 @@ def record(seed=0, gates=0.9, net="dyncp", **changes):
         paths={"voice activity": [(1, 0.7), (2, 0.85), (3, 0.9)], "F0": [(1, 0.4), (3, 0.5)]},
         enough={"voice activity": 2, "F0": 3},
         additions={"voice activity": (30.0, 10.0 + seed), "F0": (3.0, 3.0)},
-        extra={"F0": {"R2, grouped 5-fold": interval(0.45)}},
+        extra={"F0": {"at 5 dB": interval(0.45)}},
         verification={"all": (0.1 + 0.1 * seed, 40), "other recording": (0.3, 12)},
         active_macs=1000.0,
         counts={"test": {"mixtures": 20}},
@@ -107,7 +107,7 @@ def test_tables_of_one_seed():
     )
     assert f0.rows == (
         ("dyncp", "gates", "1", "0.500 [0.400, 0.600]", "77.500"),
-        ("dyncp", "R2, grouped 5-fold", "1", "0.450 [0.350, 0.550]", "-"),
+        ("dyncp", "gates, at 5 dB", "1", "0.450 [0.350, 0.550]", "-"),
     )
     assert "lowest to highest" in voice.notes[0]
     costs = {row[1]: row[2:] for row in cost_table([record()]).rows}

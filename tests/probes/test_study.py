@@ -5,14 +5,13 @@ import pytest
 from probes.planted import CLASSES, Planted, planted_mixture, planted_mixtures
 
 from dynse.probes import study
-from dynse.probes.study import Splits, can_study, noise_extra, study_task, verify_speakers
+from dynse.probes.study import Splits, can_study, study_task, verify_speakers
 from dynse.probes.tasks import (
     F0,
     FRAME_SNR,
     GENDER,
     SNR,
     VOICE,
-    estimates,
     first_score,
     gather_rows,
     noise_task,
@@ -162,52 +161,17 @@ def test_whether_a_task_can_be_studied():
     assert not can_study(NOISE, Splits(few, PLANTED.valid, PLANTED.test))
 
 
-def test_folds_share_no_source(results, monkeypatch):
-    unheard = [*PLANTED.valid, *PLANTED.test]
-    sources = np.array([one.labels.noise_source for one in unheard])
-    fitted = []
-
-    def spy(task, rows, **options):
-        fitted.append(rows.groups)
-        return original(task, rows, **options)
-
-    original = study.fit
-    monkeypatch.setattr(study, "fit", spy)
-    found = noise_extra(NOISE, results["noise class"], PLANTED)
-    assert len(fitted) == 5
-    held = []
-    for groups in fitted:
-        # Every source of a fold is there with all of its mixtures.
-        assert len(groups) == np.isin(sources, groups).sum() < len(sources)
-        held += sorted(set(sources) - set(groups))
-    assert sorted(held) == sorted(set(sources))
-    assert found["accuracy, grouped 5-fold"].count == len(unheard)
-    assert found["accuracy, grouped 5-fold"].mean > 0.9
-
-
-def test_a_source_is_one_trial(results):
-    """Right in all mixtures of two sources, in half of the third's."""
-    probe = results["noise class"].probe
-    test = [
-        planted_mixture(500 + n, noise_class=CLASSES[n % 3], source=f"source{n % 3}")
-        for n in range(12)
-    ]
-    wrong = {2: "rain", 8: "rain"}
-    test = [
-        one._replace(labels=one.labels._replace(noise_class=wrong.get(n, one.labels.noise_class)))
-        for n, one in enumerate(test)
-    ]
-    rows = gather_rows(NOISE, test, "gates")
-    right = estimates(probe, rows.features) == rows.targets
-    np.testing.assert_array_equal(np.flatnonzero(~right), [2, 8])
-    splits = Splits(PLANTED.train, PLANTED.valid, test)
-    found = noise_extra(NOISE, results["noise class"], splits)["accuracy by source, Wilson"]
-    assert found.count == 3
-    assert found.mean == pytest.approx((1 + 1 + 0.5) / 3)
-    # The ends are the p that lie 1.96 standard errors of p from the share.
-    for end in (found.low, found.high):
-        reach = 1.959964 * np.sqrt(end * (1 - end) / 3)
-        assert abs(found.mean - end) == pytest.approx(reach, rel=1e-5)
+def test_conditions_of_every_task(results):
+    """Within one SNR the SNR is constant; a trial by source is asked of classes alone."""
+    at = {f"at {snr_db} dB" for snr_db in (-5, 5, 15)}
+    folds = {"sources apart", "sources shared"}
+    expected = {
+        "voice activity": at | folds,
+        "F0": at | folds,
+        "SNR": folds,
+        "noise class": folds | {"accuracy by source"},
+    }
+    assert {task: set(found.extra) for task, found in results.items()} == expected
 
 
 def voices(count=8, mixtures=4):
