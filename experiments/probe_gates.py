@@ -19,9 +19,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -29,21 +28,17 @@ import tyro
 from rich.console import Console
 from train_dyncp import PRESETS as DYNCP_PRESETS
 
-from dynse.data.bank import Bank, Corpus
-from dynse.data.drawing import make_test_set
-from dynse.data.labels import SHAPE, label_mixture
+from dynse.data.bank import Corpus
 from dynse.data.named import named_corpus
-from dynse.data.pitch import bank_pitch
+from dynse.data.pitch import Pitch, bank_pitch
 from dynse.data.testsets import TestSet, read_csv, render
-from dynse.evaluation.probe_figures import map_figure, score_figure, weight_figure
-from dynse.evaluation.probe_strip import strip_figure
 from dynse.evaluation.report import write_report
 from dynse.evaluation.scores import commit, machine
-from dynse.evaluation.sections import Figure, Report, Section, Text
+from dynse.evaluation.sections import Report, Section, Text
 from dynse.evaluation.statistics import Interval
 from dynse.layers.cost import total_active_macs
-from dynse.probes.features import activation_rates, causal_average
-from dynse.probes.linear import decide, outputs
+from dynse.probes.conditions import score_by_snr
+from dynse.probes.pictures import probe_pictures
 from dynse.probes.records import (
     ProbeRecord,
     cost_table,
@@ -52,10 +47,17 @@ from dynse.probes.records import (
     score_tables,
     verification_table,
 )
-from dynse.probes.rivals import MODES, tracked_f0, webrtc_voice
+from dynse.probes.rivals import Rivals, score_rivals
 from dynse.probes.rows import MixtureRows, mixture_rows
+from dynse.probes.sets import (
+    draw_mixtures,
+    draw_noise_mixtures,
+    noise_classes,
+    quiet_mixtures,
+)
 from dynse.probes.study import (
     FEATURES,
+    OF_NET,
     Splits,
     TaskResult,
     can_study,
@@ -68,16 +70,22 @@ from dynse.probes.tasks import (
     GENDER,
     SNR,
     VOICE,
-    Rows,
     noise_task,
-    score_estimates,
 )
 from dynse.progress import progress_bar
 from dynse.training.runs import RunConfig, load_run, train_run, variables_digest
 from dynse.training.start import start_experiment
 
 HERE = pathlib.Path(__file__).resolve().parent
-Rivals = Mapping[str, Mapping[str, Mapping[str, Interval]]]  # task -> name -> score -> interval
+SPLITS = ("train", "valid", "test")
+QUIET = 30.0, 3  # dB, at which every third test mixture is heard again
+
+
+class Mixtures(NamedTuple):
+    """Of one split: over all noises, and over the noise classes to be told apart."""
+
+    general: TestSet
+    of_classes: TestSet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +129,7 @@ PRESETS: Mapping[str, Config] = {
     "mini": Config(
         corpus="",
         per_snr={"train": 60, "valid": 12, "test": 0},
-        noise_per_snr={"train": 87, "valid": 18, "test": 34},
+        noise_per_snr={"train": 87, "valid": 18, "test": 100},
         recordings=3,
         test_set=str(HERE / "testsets" / "dynse-mini-test-v1.csv"),
     ),
@@ -159,11 +167,14 @@ def main(arguments: Arguments) -> list[ProbeRecord]:
         name="dynse-mini" if arguments.preset == "mini" else None,
     )
     runs = arguments.runs or (_train(arguments.preset, corpus, run_dir, arguments.seed, console),)
-    classes = noise_classes(corpus, config.recordings)
-    sets = {
-        split: mixture_sets(corpus, split, config, classes) for split in ("train", "valid", "test")
+    try:
+        classes = noise_classes(corpus, config.recordings)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    sets = {split: _mixtures(corpus, split, config, classes) for split in SPLITS}
+    pitch = {
+        split: bank_pitch(corpus.speech[split], cache_dir=arguments.cache_dir) for split in SPLITS
     }
-    rivals: Rivals | None = None
     records: list[ProbeRecord] = []
     figures: list[Section] = []
     for folder in runs:
@@ -176,7 +187,11 @@ def main(arguments: Arguments) -> list[ProbeRecord]:
             if found.config == described and found.corpus_fingerprint == corpus.fingerprint:
                 records.append(found)
                 continue
-        rivals = rivals or score_rivals(corpus, sets["test"][0], arguments.cache_dir)
+        if records:  # what is read from the input alone is the same for every net
+            rivals, features = _of_input(records[0]), OF_NET
+        else:
+            rivals = score_rivals(corpus, sets["test"].general, pitch["test"])
+            features = config.features
         record, sections = probe_net(
             folder.name,
             model,
@@ -184,11 +199,11 @@ def main(arguments: Arguments) -> list[ProbeRecord]:
             run,
             corpus,
             sets,
+            pitch,
             classes,
-            features=config.features,
+            features=features,
             rivals=rivals,
             console=console,
-            cache_dir=arguments.cache_dir,
             described=described,
         )
         save_probe_record(path, record)
@@ -207,52 +222,26 @@ def main(arguments: Arguments) -> list[ProbeRecord]:
     return records
 
 
-def noise_classes(corpus: Corpus, fewest: int) -> list[str]:
-    """Classes with so many recordings in both the train and the test split."""
-    train, test = (Counter(corpus.noise[split].groups) for split in ("train", "test"))
-    found = [name for name in sorted(train) if min(train[name], test[name]) >= fewest]
-    if len(found) < 2:
-        raise SystemExit(
-            f"expected two noise classes or more with {fewest} recordings in the train and test "
-            f"splits each, got {found}"
-        )
-    return found
-
-
-def mixture_sets(
-    corpus: Corpus, split: str, config: Config, classes: Sequence[str]
-) -> list[TestSet]:
-    """The mixtures of a split: over all noises, and over the noise classes to be told apart."""
-    short, long = config.mixture_s
-    drawn = {"min_s": short, "max_s": long}
+def _mixtures(corpus: Corpus, split: str, config: Config, classes: Sequence[str]) -> Mixtures:
     if split == "test" and config.test_set is not None:
         general = read_csv(config.test_set)
     else:
-        general = make_test_set(
-            corpus, split, name="probes", seed=2, per_snr=config.per_snr[split], **drawn
+        general = draw_mixtures(
+            corpus, split, per_snr=config.per_snr[split], mixture_s=config.mixture_s
         )
-    noise = {split: _of_classes(corpus.noise[split], classes)}
-    special = make_test_set(
-        dataclasses.replace(corpus, noise=noise),
-        split,
-        name="noise-classes",
-        seed=3,
-        per_snr=config.noise_per_snr[split],
-        **drawn,
+    of_classes = draw_noise_mixtures(
+        corpus, split, classes, per_snr=config.noise_per_snr[split], mixture_s=config.mixture_s
     )
-    return [general, special]
+    return Mixtures(general, of_classes)
 
 
-def _of_classes(bank: Bank, classes: Sequence[str]) -> Bank:
-    """The recordings of these groups alone."""
-    chosen = [index for index, group in enumerate(bank.groups) if group in classes]
-    samples = [bank.samples[bank.offsets[i] : bank.offsets[i + 1]] for i in chosen]
-    return Bank(
-        np.concatenate(samples),
-        np.concatenate([[0], np.cumsum([len(part) for part in samples])]),
-        tuple(bank.names[index] for index in chosen),
-        tuple(bank.groups[index] for index in chosen),
-    )
+def _of_input(record: ProbeRecord) -> Rivals:
+    """The part of a record that another net would have as well."""
+    of_net = ("gates", "random gates", "untrained gates", *OF_NET)
+    return {
+        task: {name: found for name, found in by_name.items() if name not in of_net}
+        for task, by_name in record.scores.items()
+    }
 
 
 def probe_net(
@@ -261,53 +250,54 @@ def probe_net(
     variables: Mapping[str, Any],
     run: RunConfig,
     corpus: Corpus,
-    sets: Mapping[str, Sequence[TestSet]],
+    sets: Mapping[str, Mixtures],
+    pitch: Mapping[str, Pitch],
     classes: Sequence[str],
     *,
     features: Sequence[str],
     rivals: Rivals,
     console: Console,
-    cache_dir: pathlib.Path | None,
     described: Mapping[str, Any],
 ) -> tuple[ProbeRecord, list[Section]]:
     """All tasks of one network: the record and its pictures."""
     frame = np.zeros((1, 1, model.bins), np.float32)
     fresh = jax.jit(model.init)(jax.random.key(run.seed + 1), frame)
-    pitch = {split: bank_pitch(corpus.speech[split], cache_dir=cache_dir) for split in sets}
 
-    def hear(of: Any, kind: int) -> Splits:
-        found = {}
-        for split, (general, special) in sets.items():
-            chosen = (general, special)[kind]
-            rows = mixture_rows(model, of, corpus, chosen, pitch[split], stft=run.stft)
-            found[split] = list(rows)
-        return Splits(**found)
+    def hear(of: Any, mixtures: TestSet) -> list[MixtureRows]:
+        return list(mixture_rows(model, of, corpus, mixtures, pitch[mixtures.split], stft=run.stft))
 
     noise = noise_task(classes)
     results: dict[str, TaskResult] = {}
+    extra: dict[str, Mapping[str, Interval]] = {}
     with progress_bar(console) as progress:
         bar = progress.add_task(f"{name}: listening", total=6, status="")
-        heard, untrained = hear(variables, 0), hear(fresh, 0)
+        heard, untrained = (
+            Splits(*(hear(of, sets[split].general) for split in SPLITS))
+            for of in (variables, fresh)
+        )
+        quiet = hear(variables, quiet_mixtures(sets["test"].general, *QUIET))
         for task in (VOICE, F0, FRAME_SNR, GENDER, SNR):
             progress.update(bar, description=f"{name}: {task.name}")
             if not can_study(task, heard):
                 console.print(f"{task.name}: not every split has all of its classes; left out")
                 progress.advance(bar)
                 continue
-            results[task.name] = study_task(
-                task, heard, untrained, seed=run.seed, features=features
-            )
+            found = study_task(task, heard, untrained, seed=run.seed, features=features)
+            extra[task.name] = {**found.extra, **score_by_snr(task, found.probe, quiet)}
+            results[task.name] = found
             progress.advance(bar)
         verification = verify_speakers(heard)
         examples = heard.test[:: -(-len(heard.test) // 3)]
         macs = _active_macs(model, heard.test)
         counts = _counts(heard)
-        del heard, untrained
+        del heard, untrained, quiet
         progress.update(bar, description=f"{name}: {noise.name}")
-        of_noise, untrained = hear(variables, 1), hear(fresh, 1)
-        results[noise.name] = study_task(
-            noise, of_noise, untrained, seed=run.seed, features=features
+        special = [sets[split].of_classes for split in SPLITS]
+        of_noise, untrained = (
+            Splits(*(hear(of, mixtures) for mixtures in special)) for of in (variables, fresh)
         )
+        found = study_task(noise, of_noise, untrained, seed=run.seed, features=features)
+        results[noise.name], extra[noise.name] = found, found.extra
         counts["noise classes"] = {"names": list(classes), **_counts(of_noise)}
         progress.advance(bar)
     scores = {task: {**result.scores, **rivals.get(task, {})} for task, result in results.items()}
@@ -318,7 +308,7 @@ def probe_net(
         paths={task: result.path for task, result in results.items()},
         enough={task: result.enough for task, result in results.items()},
         additions={task: result.additions for task, result in results.items()},
-        extra={task: result.extra for task, result in results.items()},
+        extra=extra,
         verification=verification,
         active_macs=macs,
         counts=counts,
@@ -327,135 +317,12 @@ def probe_net(
         machine=machine(),
         commit=commit(),
     )
-    figures = _figures(
-        record, results, of_noise, examples, corpus, sets["test"][0], classes, _blocks(model)
+    specs = {spec.id: spec for spec in sets["test"].general}
+    noisy = [render(specs[one.id], corpus).noisy for one in examples]
+    pictures = probe_pictures(
+        record, results, of_noise, examples, noisy, classes, blocks=_blocks(model)
     )
-    return record, figures
-
-
-def score_rivals(corpus: Corpus, test_set: TestSet, cache_dir: pathlib.Path | None) -> Rivals:
-    """The WebRTC detector at each mode and pYIN, both on the noisy test mixtures."""
-    pitch = bank_pitch(corpus.speech["test"], cache_dir=cache_dir)
-    labels = [label_mixture(spec, corpus, pitch) for spec in test_set]
-    noisy = [render(spec, corpus).noisy for spec in test_set]
-    frames = [len(one.frames.voice) for one in labels]
-    groups = {
-        task: np.repeat([getattr(one, task.drawn) for one in labels], frames)
-        for task in (VOICE, F0)
-    }
-    voice = np.concatenate([one.frames.voice for one in labels])
-    rows = Rows(voice, voice, groups[VOICE])
-    found: dict[str, dict[str, Any]] = {VOICE.name: {}, F0.name: {}}
-    try:
-        for mode in MODES:
-            said = np.concatenate([webrtc_voice(signal, mode) for signal in noisy])
-            found[VOICE.name][f"WebRTC detector, mode {mode}"] = score_estimates(VOICE, said, rows)
-    except ModuleNotFoundError:
-        found[VOICE.name] = {}
-    f0_hz = np.concatenate([one.frames.f0_hz for one in labels])
-    voiced = f0_hz > 0
-    tracked = np.concatenate([tracked_f0(signal) for signal in noisy])[voiced]
-    # Where the tracker finds no pitch, the mean of what it finds elsewhere is its best guess.
-    known = tracked > 0
-    guess = np.log2(tracked[known]).mean() if known.any() else 0.0
-    estimate = np.where(known, np.log2(np.where(known, tracked, 1.0)), guess)
-    rows = Rows(f0_hz[voiced], np.log2(f0_hz[voiced]), groups[F0][voiced])
-    found[F0.name]["pYIN on the noisy signal"] = score_estimates(F0, estimate, rows)
-    return found
-
-
-def _figures(
-    record: ProbeRecord,
-    results: Mapping[str, TaskResult],
-    of_noise: Splits,
-    examples: Sequence[MixtureRows],
-    corpus: Corpus,
-    test_set: TestSet,
-    classes: Sequence[str],
-    blocks: int,
-) -> list[Section]:
-    """Score against channels, weights per block, a map of mixtures, and what was heard."""
-    per_block = [gate.shape[-1] for gate in np.split(examples[0].gates, blocks, axis=1)]
-    width = sum(per_block)
-    weights = {}
-    for task, result in results.items():
-        full = np.zeros((width, result.probe.weights.shape[1]), np.float32)
-        full[np.asarray(result.probe.channels)] = result.probe.weights
-        weights[task] = np.abs(full).max(1) if full.shape[1] > 1 else full[:, 0]
-    references = {
-        task: {
-            kind: next(iter(found.values())).mean
-            for kind, found in by_kind.items()
-            if kind in ("majority or mean", "log-mel", "log-mel 18")
-        }
-        for task, by_kind in record.scores.items()
-    }
-    rates = np.stack([activation_rates(one.gates) for one in of_noise.test])
-    sections: list[Section] = [
-        Figure(
-            "Score against number of channels",
-            score_figure(
-                record.paths,
-                enough=record.enough,
-                reference=references,
-                scores={task: next(iter(found["gates"])) for task, found in record.scores.items()},
-            ),
-            "The channels are chosen on training mixtures, one after the other.",
-        ),
-        Figure(
-            "Weights of every channel",
-            weight_figure(weights, per_block),
-            "Of the noise class the largest absolute weight over the classes.",
-        ),
-        Figure(
-            "Mixtures by the rates of their gates",
-            map_figure(rates, np.array([one.labels.noise_class for one in of_noise.test])),
-            "t-SNE of the test mixtures: what lies near has like gates.",
-        ),
-    ]
-    specs = {spec.id: spec for spec in test_set}
-    for mixture in examples:
-        noisy = render(specs[mixture.id], corpus).noisy
-        sections.append(
-            Figure(
-                f"Heard in {mixture.id}",
-                _strip(mixture, noisy, results, classes),
-                f"{mixture.labels.noise_class} at {mixture.labels.snr_db:g} dB.",
-            )
-        )
-    return sections
-
-
-def _strip(
-    mixture: MixtureRows,
-    noisy: np.ndarray,
-    results: Mapping[str, TaskResult],
-    classes: Sequence[str],
-) -> bytes:
-    """What the probes say frame by frame, under the spectrogram."""
-    told = {task: outputs(result.probe, mixture.gates) for task, result in results.items()}
-    voice = np.asarray(decide(results[VOICE.name].probe, told[VOICE.name]))
-    # The noise class was learnt from rates over a mixture: from the last second here.
-    recent = causal_average(mixture.gates, 62)
-    recent *= 62 / np.minimum(np.arange(1, len(recent) + 1), 62)[:, None]
-    logits = np.asarray(outputs(results["noise class"].probe, recent))
-    if logits.shape[1] == 1:  # of two classes the first has logit 0
-        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
-    labels = mixture.labels.frames
-    f0_hz = 2.0 ** np.asarray(told[F0.name])[:, 0]
-    return strip_figure(
-        noisy,
-        stft=SHAPE,
-        voice_true=labels.voice,
-        voice=voice,
-        f0_true=labels.f0_hz,
-        f0=np.where(voice, f0_hz, 0),
-        snr_true=labels.snr_db,
-        snr=np.asarray(told[FRAME_SNR.name])[:, 0],
-        class_names=classes,
-        class_scores=np.asarray(jax.nn.softmax(logits, axis=-1)),
-        class_true=mixture.labels.noise_class if mixture.labels.noise_class in classes else None,
-    )
+    return record, pictures
 
 
 def _blocks(model: Any) -> int:

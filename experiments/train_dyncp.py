@@ -150,6 +150,9 @@ PRESETS: Mapping[str, Config] = {
             "dyncp-eighth": dyncp(target=0.125),
             # Gates trained with probes in view: they are to tell voice, F0 and SNR.
             "dyncp-told": dataclasses.replace(dyncp(), probe_training=ProbeTraining()),
+            "dyncp-told-more": dataclasses.replace(
+                dyncp(), probe_training=ProbeTraining(weight=0.25)
+            ),
             "dyncp-fixed-trained": TrainedControl("dyncp", "fixed", trained_on=True),
             "dyncp-random-trained": TrainedControl("dyncp", "random", trained_on=False),
         },

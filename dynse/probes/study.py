@@ -46,7 +46,8 @@ from dynse.probes.tasks import (
 )
 from dynse.probes.verification import all_pairs, cosine_scores, equal_error_rate
 
-FEATURES = ("scores", "activations", "log-mel", "log-mel 18")
+OF_NET = ("scores", "activations")
+FEATURES = (*OF_NET, "log-mel", "log-mel 18")
 SEGMENT_FRAMES = 187  # 3 s
 
 

@@ -26,7 +26,7 @@ from dynse.probes.rows import MixtureRows
 from dynse.probes.scores import median_error_cents
 from dynse.probes.thresholds import choose_threshold
 
-PENALTIES = {"frame": (1e-3,), "mixture": (1e-3, 1e-2, 1e-1, 1.0, 10.0)}
+PENALTIES = {"frame": (1e-2, 1e-1, 1.0), "mixture": (1e-3, 1e-2, 1e-1, 1.0, 10.0)}
 
 
 @dataclasses.dataclass(frozen=True)
