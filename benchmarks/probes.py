@@ -15,7 +15,9 @@ Counts: additions a frame of each probe, and of all as a share of the network's 
 
 Times: the nets take turns in random order; a round is the median over its turns. The share is what
 probes add to the network's time of the same round, as median and quartiles over rounds. The
-network a second time, compiled anew, says how small a share can be told from none.
+network a second time, compiled anew, says how small a share can be told from none. Beside them the
+additions alone, as an engine would do them: a compiled loop over one frame's channels that adds the
+weights of the open ones, as a share of the network's time for a frame.
 Writes benchmarks/results/probes.json.
 """
 
@@ -61,7 +63,7 @@ class Arguments:
     turns: int = 20
     """Calls of each net in a round."""
     frames: tuple[int, ...] = (1, 62)
-    """Frames of a step."""
+    """Frames of a step; of the first the additions alone are a share."""
     window: int = 1
     """Frames that gender and noise class are averaged over."""
     out: pathlib.Path = pathlib.Path(__file__).parent / "results" / "probes.json"
@@ -95,6 +97,12 @@ def main(arguments: Arguments) -> dict[str, Any]:
             for name, net in nets.items()
         }
         times[f"{block} frames"] = _summary(_time(calls, arguments.rounds, arguments.turns))
+    sums, first = {}, arguments.frames[0]
+    net_us = times[f"{first} frames"]["net"]["median_us"] / first
+    for name, members in SETS.items():
+        for channels in CHANNELS:
+            probes = _draw(members, channels, bits.shape[-1], 1)
+            sums[f"{name}, {channels} channels"] = _time_sums(probes, bits[0], net_us, arguments)
     content = {
         "machine": machine(),
         "commit": commit(),
@@ -105,6 +113,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
         "active_macs_per_frame": round(active_macs),
         "additions": counts,
         "times": times,
+        "additions_alone": sums,
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out, content)
@@ -113,6 +122,8 @@ def main(arguments: Arguments) -> dict[str, Any]:
     for block, rows in times.items():
         for name, values in rows.items():
             print(f"{block:10s} {name:24s} {values}")
+    for name, values in sums.items():
+        print(f"additions  {name:24s} {values}")
     return content
 
 
@@ -196,6 +207,47 @@ def _time(calls: Mapping[str, Callable], rounds: int, turns: int) -> dict[str, n
             calls[name]()
             times[name][index] = 1e6 * (time.perf_counter() - started)
     return {name: np.median(values, axis=1) for name, values in times.items()}
+
+
+def _time_sums(
+    probes: Mapping[str, LinearProbe], bits: Any, net_us: float, arguments: Arguments
+) -> dict[str, Any]:
+    """Time of a loop that adds weights, checked against the probes; bits (T, S) of all frames."""
+    import numba
+
+    @numba.njit
+    def add(bits, channels, outputs, weights, sums):
+        for i in range(len(channels)):
+            if bits[channels[i]]:
+                sums[outputs[i]] += weights[i]
+
+    # All probes as one list of (channel, output, weight).
+    channels, columns, weights, bias = [], [], [], []
+    for probe in probes.values():
+        count, width = probe.weights.shape
+        channels.append(np.repeat(np.asarray(probe.channels), width))
+        columns.append(np.tile(np.arange(width) + sum(map(len, bias)), count))
+        weights.append(np.asarray(probe.weights).ravel())
+        bias.append(np.asarray(probe.bias))
+    lists = tuple(np.concatenate(part) for part in (channels, columns, weights))
+    bits, bias = np.asarray(bits), np.concatenate(bias)
+    found = np.tile(bias, (len(bits), 1))
+    for frame, sums in zip(bits, found, strict=True):
+        add(frame, *lists, sums)
+    expected = np.concatenate([outputs(probe, bits) for probe in probes.values()], axis=1)
+    if not np.abs(found - expected).max() < 1e-4:
+        raise RuntimeError("the loop's sums are not those of the probes")
+    rounds = np.zeros(arguments.rounds)
+    for index in range(len(rounds)):
+        started = time.perf_counter()
+        for _ in range(arguments.turns):
+            for frame, sums in zip(bits, found, strict=True):
+                add(frame, *lists, sums)
+        spent = time.perf_counter() - started
+        rounds[index] = 1e6 * spent / (arguments.turns * len(bits))
+    low, median, high = np.quantile(rounds, [0.25, 0.5, 0.75]).round(3).tolist()
+    share = round(100 * median / net_us, 3)
+    return {"median_us": median, "quartiles_us": [low, high], "percent_of_net": share}
 
 
 def _summary(times: Mapping[str, np.ndarray]) -> dict[str, Any]:
