@@ -98,6 +98,7 @@ class Config:
         noise_per_snr: the same for the noise classes, dealt over those alone.
         recordings: that a noise class needs in the train and test splits each.
         features: what else is read, by its names in `study`.
+        opponents: an untrained net, the voice detector and the pitch tracker are scored as well.
         test_set: CSV of a fixed test set for the frames; None draws one.
         mixture_s: shortest and longest of a drawn mixture.
     """
@@ -107,6 +108,7 @@ class Config:
     noise_per_snr: Mapping[str, int]
     recordings: int
     features: tuple[str, ...] = FEATURES
+    opponents: bool = True
     test_set: str | None = None
     mixture_s: tuple[float, float] = (4.0, 5.0)
 
@@ -150,6 +152,8 @@ class Arguments:
     """Folder with clean/SPLIT/SPEAKER/* and noise/SPLIT/CLASS/* (SPLIT train, valid, test)."""
     cache_dir: pathlib.Path | None = None
     """Where decoded corpora and F0 are kept; ~/.cache/dynse if not given."""
+    gates_only: bool = False
+    """Read nothing else, and score no opponent."""
     seed: int = 0
     """Of the mixtures that are drawn, of the embedded corpus and of a net trained here."""
 
@@ -188,9 +192,11 @@ def main(arguments: Arguments) -> list[ProbeRecord]:
                 records.append(found)
                 continue
         if records:  # what is read from the input alone is the same for every net
-            rivals, features = _of_input(records[0]), OF_NET
+            rivals = _of_input(records[0])
+            features = tuple(name for name in config.features if name in OF_NET)
         else:
-            rivals = score_rivals(corpus, sets["test"].general, pitch["test"])
+            test = sets["test"].general
+            rivals = score_rivals(corpus, test, pitch["test"]) if config.opponents else {}
             features = config.features
         record, sections = probe_net(
             folder.name,
@@ -202,6 +208,7 @@ def main(arguments: Arguments) -> list[ProbeRecord]:
             pitch,
             classes,
             features=features,
+            untrained=config.opponents,
             rivals=rivals,
             console=console,
             described=described,
@@ -255,6 +262,7 @@ def probe_net(
     classes: Sequence[str],
     *,
     features: Sequence[str],
+    untrained: bool,
     rivals: Rivals,
     console: Console,
     described: Mapping[str, Any],
@@ -266,15 +274,16 @@ def probe_net(
     def hear(of: Any, mixtures: TestSet) -> list[MixtureRows]:
         return list(mixture_rows(model, of, corpus, mixtures, pitch[mixtures.split], stft=run.stft))
 
+    def hear_all(of: Any, kind: str) -> Splits:
+        return Splits(*(hear(of, getattr(sets[split], kind)) for split in SPLITS))
+
     noise = noise_task(classes)
     results: dict[str, TaskResult] = {}
     extra: dict[str, Mapping[str, Interval]] = {}
     with progress_bar(console) as progress:
         bar = progress.add_task(f"{name}: listening", total=6, status="")
-        heard, untrained = (
-            Splits(*(hear(of, sets[split].general) for split in SPLITS))
-            for of in (variables, fresh)
-        )
+        heard = hear_all(variables, "general")
+        by_fresh = hear_all(fresh, "general") if untrained else None
         quiet = hear(variables, quiet_mixtures(sets["test"].general, *QUIET))
         for task in (VOICE, F0, FRAME_SNR, GENDER, SNR):
             progress.update(bar, description=f"{name}: {task.name}")
@@ -282,7 +291,7 @@ def probe_net(
                 console.print(f"{task.name}: not every split has all of its classes; left out")
                 progress.advance(bar)
                 continue
-            found = study_task(task, heard, untrained, seed=run.seed, features=features)
+            found = study_task(task, heard, by_fresh, seed=run.seed, features=features)
             extra[task.name] = {**found.extra, **score_by_snr(task, found.probe, quiet)}
             results[task.name] = found
             progress.advance(bar)
@@ -290,13 +299,11 @@ def probe_net(
         examples = heard.test[:: -(-len(heard.test) // 3)]
         macs = _active_macs(model, heard.test)
         counts = _counts(heard)
-        del heard, untrained, quiet
+        del heard, by_fresh, quiet
         progress.update(bar, description=f"{name}: {noise.name}")
-        special = [sets[split].of_classes for split in SPLITS]
-        of_noise, untrained = (
-            Splits(*(hear(of, mixtures) for mixtures in special)) for of in (variables, fresh)
-        )
-        found = study_task(noise, of_noise, untrained, seed=run.seed, features=features)
+        of_noise = hear_all(variables, "of_classes")
+        by_fresh = hear_all(fresh, "of_classes") if untrained else None
+        found = study_task(noise, of_noise, by_fresh, seed=run.seed, features=features)
         results[noise.name], extra[noise.name] = found, found.extra
         counts["noise classes"] = {"names": list(classes), **_counts(of_noise)}
         progress.advance(bar)
@@ -367,6 +374,8 @@ def _configure(arguments: Arguments) -> Config:
     config = PRESETS[arguments.preset]
     if arguments.corpus is not None:
         config = dataclasses.replace(config, corpus=str(arguments.corpus))
+    if arguments.gates_only:
+        config = dataclasses.replace(config, features=(), opponents=False)
     if not config.corpus:
         raise SystemExit(f"preset {arguments.preset} needs --corpus FOLDER")
     return config

@@ -112,14 +112,20 @@ class TaskResult:
 
 
 def study_task(
-    task: Task, splits: Splits, untrained: Splits, *, seed: int, features: Sequence[str] = FEATURES
+    task: Task,
+    splits: Splits,
+    untrained: Splits | None,
+    *,
+    seed: int,
+    features: Sequence[str] = FEATURES,
 ) -> TaskResult:
     """Fit, choose and score all predictors of a task.
 
     Args:
         task: what is asked.
         splits: mixtures as the trained network heard them.
-        untrained: the same mixtures as a network with fresh parameters heard them.
+        untrained: the same mixtures as a network with fresh parameters heard them; None leaves
+            that out.
         seed: of the random gates.
         features: kinds of `MixtureRows.features` beside the gates. "log-mel 18" is left out where
             a row is a mixture: its mean over frames is that of log-mel, eighteen times.
@@ -137,9 +143,10 @@ def study_task(
     draw = np.random.default_rng(seed)
     tossed = splits.map(lambda one: one._replace(gates=draw.random(one.gates.shape) < rates))
     scores["random gates"] = _score(task, *tossed.gather(task, "gates"))
-    rows = untrained.gather(task, "gates")
-    if len(varying_channels(rows[0].features)):
-        scores["untrained gates"] = _score(task, *rows)
+    if untrained is not None:
+        rows = untrained.gather(task, "gates")
+        if len(varying_channels(rows[0].features)):
+            scores["untrained gates"] = _score(task, *rows)
     extra = {
         **score_by_snr(task, probe, splits.test),
         **score_in_folds(task, [*splits.valid, *splits.test], penalty=penalty),
