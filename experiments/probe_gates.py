@@ -244,9 +244,13 @@ def _mixtures(corpus: Corpus, split: str, config: Config, classes: Sequence[str]
 
 def _of_input(record: ProbeRecord) -> Rivals:
     """The part of a record that another net would have as well."""
-    of_net = ("gates", "random gates", "untrained gates", *OF_NET)
+    of_net = ("random gates", "untrained gates", *OF_NET)
     return {
-        task: {name: found for name, found in by_name.items() if name not in of_net}
+        task: {
+            name: found
+            for name, found in by_name.items()
+            if name not in of_net and not name.startswith("gates")
+        }
         for task, by_name in record.scores.items()
     }
 

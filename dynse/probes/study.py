@@ -1,6 +1,7 @@
 """All predictors of one network: each task from its gates, and from what gates must beat.
 
-    gates              the frame's bits, or their rates over a mixture
+    gates              the frame's bits, or their rates over a mixture; of two classes also with
+                       the threshold of the best accuracy, not of the best balanced accuracy
     scores             of the same gates, before the step
     activations        what the gated blocks add
     log-mel            of the noisy input; "log-mel 18", of a frame, is as large as the gates
@@ -135,6 +136,11 @@ def study_task(
     scores["majority or mean"] = score_estimates(task, _constant(task, train, test), test)
     probe, penalty = fit_chosen(task, train, valid)
     scores["gates"] = score_estimates(task, estimates(probe, test.features), test)
+    if probe.kind == "logistic" and len(probe.bias) == 1:
+        plain = with_threshold(probe, valid, balanced=False)
+        scores["gates, threshold for accuracy"] = score_estimates(
+            task, estimates(plain, test.features), test
+        )
     path, small = _path(task, (train, valid, test), penalty)
     for feature in features:
         if (task.level, feature) != ("mixture", "log-mel 18"):

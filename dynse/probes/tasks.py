@@ -175,12 +175,13 @@ def fit_chosen(task: Task, train: Rows, valid: Rows) -> tuple[LinearProbe, float
     return best[1], best[2]
 
 
-def with_threshold(probe: LinearProbe, valid: Rows) -> LinearProbe:
-    """With two classes, the threshold of the best balanced accuracy on these rows."""
+def with_threshold(probe: LinearProbe, valid: Rows, *, balanced: bool = True) -> LinearProbe:
+    """With two classes, the threshold of the best balanced (or plain) accuracy on these rows."""
     if probe.kind == "ridge" or len(probe.bias) > 1:
         return probe
     found = np.asarray(outputs(probe, valid.features))
-    return probe.replace(threshold=np.float32(choose_threshold(found, valid.targets)))
+    threshold = choose_threshold(found, valid.targets, balanced=balanced)
+    return probe.replace(threshold=np.float32(threshold))
 
 
 def estimates(probe: LinearProbe, features: np.ndarray) -> np.ndarray:
