@@ -299,7 +299,16 @@ def probe_net(
             extra[task.name] = {**found.extra, **score_by_snr(task, found.probe, quiet)}
             results[task.name] = found
             progress.advance(bar)
-        verification = verify_speakers(heard)
+        verification = {
+            f"{name}, {pairs}": found
+            for name, splits, feature in (
+                ("gates", heard, "gates"),
+                ("log-mel", heard, "log-mel"),
+                ("untrained gates", by_fresh, "gates"),
+            )
+            if splits is not None
+            for pairs, found in verify_speakers(splits, feature).items()
+        }
         examples = heard.test[:: -(-len(heard.test) // 3)]
         macs = _active_macs(model, heard.test)
         counts = _counts(heard)

@@ -34,7 +34,7 @@ class ProbeRecord:
         enough: task -> channels that reach 99 % of what all bring.
         additions: task -> additions a frame with all channels and with enough.
         extra: task -> condition -> the first score of the gates (`conditions`).
-        verification: kind of pairs -> (equal error rate, target pairs).
+        verification: feature and kind of pairs -> (equal error rate, target pairs).
         active_macs: of the network, per frame on the test mixtures.
         counts: what was probed: mixtures and recordings by split, classes.
         config: the network's run and the probes' own, as JSON.
@@ -175,7 +175,7 @@ def verification_table(records: Sequence[ProbeRecord]) -> Table:
             rows.append((net, name, str(targets), f"{np.mean(rates):.1f} %{spread}"))
     return Table(
         "Speaker verification, segments of 3 s",
-        ("net", "pairs", "targets", "equal error rate"),
+        ("net", "read from, pairs", "targets", "equal error rate"),
         tuple(rows),
         ('"all" holds pairs of segments of one recording; "other recording" does not.',),
     )

@@ -171,17 +171,19 @@ def study_task(
     )
 
 
-def verify_speakers(splits: Splits) -> dict[str, tuple[float, int]]:
+def verify_speakers(splits: Splits, feature: str = "gates") -> dict[str, tuple[float, int]]:
     """Equal error rates of speaker verification on segments of 3 s, with the number of targets.
 
+    Segments are compared by the cosine of their means of a feature of `MixtureRows.features`.
     "all" takes every pair of segments; "other recording" leaves out those of mixtures that share
     a recording of speech, and with it room and level beside the voice.
     """
-    rates = np.stack([activation_rates(one.gates) for one in splits.train])
+    rates = np.stack([activation_rates(one.features(feature)) for one in splits.train])
     segments, speakers, recordings = [], [], []
     for mixture in splits.test:
-        for start in range(0, len(mixture.gates) - SEGMENT_FRAMES + 1, SEGMENT_FRAMES):
-            segments.append(activation_rates(mixture.gates[start : start + SEGMENT_FRAMES]))
+        frames = mixture.features(feature)
+        for start in range(0, len(frames) - SEGMENT_FRAMES + 1, SEGMENT_FRAMES):
+            segments.append(activation_rates(frames[start : start + SEGMENT_FRAMES]))
             speakers.append(mixture.labels.speaker)
             recordings.append(mixture.labels.speech_recordings)
     pairs = all_pairs(speakers, recordings)
