@@ -82,7 +82,7 @@ def random_like(shapes, seed):
 
     Args:
         shapes: tree of arrays or of `jax.eval_shape(network.init, ...)`; leaves called "var" are
-            drawn from 0.5 to 2, matrices with a variance of 1 / rows, others around 0.
+            drawn from 0.5 to 2, kernels with a variance of 1 / fan-in, others around 0.
         seed: of the draws.
     """
     draw = np.random.default_rng(seed)
@@ -90,7 +90,7 @@ def random_like(shapes, seed):
     def leaf_of(path, shape):
         if path[-1].key == "var":
             return draw.uniform(0.5, 2, shape.shape).astype(np.float32)
-        spread = shape.shape[0] ** -0.5 if len(shape.shape) == 2 else 0.5
+        spread = np.prod(shape.shape[:-1]) ** -0.5 if len(shape.shape) >= 2 else 0.5
         value = draw.normal(0, spread, shape.shape)
         return (value + (path[-1].key == "scale")).astype(np.float32)
 

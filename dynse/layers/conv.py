@@ -98,7 +98,7 @@ def depthwise_cost(path: str, taps: int, width: int, **gate: int) -> LayerCost:
     return LayerCost(path, taps * width, taps * width, **gate)
 
 
-def _uniform_fan_in(fan_in: int):
+def uniform_fan_in(fan_in: int):
     """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the usual start of convolutions in this field."""
     bound = fan_in**-0.5
     return lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -bound, bound)
@@ -113,7 +113,7 @@ class Pointwise(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, T, C) -> (B, T, D)."""
-        initial = _uniform_fan_in(x.shape[-1])
+        initial = uniform_fan_in(x.shape[-1])
         y = pointwise(self.param("kernel", initial, (x.shape[-1], self.features)), x)
         return y + self.param("bias", initial, (self.features,)) if self.use_bias else y
 
@@ -127,5 +127,5 @@ class Depthwise(nn.Module):
     @nn.compact
     def __call__(self, state: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """State (B, past, C) and x (B, T, C) -> next state and y (B, T, C)."""
-        kernel = self.param("kernel", _uniform_fan_in(self.taps), (self.taps, x.shape[-1]))
+        kernel = self.param("kernel", uniform_fan_in(self.taps), (self.taps, x.shape[-1]))
         return depthwise(kernel, state, x, self.dilation)

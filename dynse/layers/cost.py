@@ -5,6 +5,10 @@ inference (folded into the neighbouring matrix) are not counted. A layer whose w
 says which gate and how many MACs one open channel costs, so that
 
     active_macs = macs - gated_macs * (channels - open channels).
+
+A transposed convolution multiplies once for each of its input positions. Some papers count its
+kernel at each output position instead, which is what a convolution over an input that was
+stretched by zeros would do: that count stands beside the first.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ class LayerCost:
         gate: index of the gate that its work follows, or None.
         channels: channels of that gate.
         gated_macs: MACs per frame that one open channel costs; 0 without a gate.
+        macs_at_outputs: of a transposed convolution, MACs per frame counted at its output
+            positions, which are not what is done; None where there is one count alone.
     """
 
     path: str
@@ -32,6 +38,7 @@ class LayerCost:
     gate: int | None = None
     channels: int = 0
     gated_macs: int = 0
+    macs_at_outputs: int | None = None
 
     def active_macs(self, kept: Sequence[float]) -> float:
         """MACs per frame done at these kept fractions.
@@ -52,6 +59,13 @@ def total_params(costs: Iterable[LayerCost]) -> int:
 def total_macs(costs: Iterable[LayerCost]) -> int:
     """MACs per frame with every gate open."""
     return sum(cost.macs for cost in costs)
+
+
+def total_macs_at_outputs(costs: Iterable[LayerCost]) -> int:
+    """MACs per frame with transposed convolutions counted at their output positions."""
+    return sum(
+        cost.macs if cost.macs_at_outputs is None else cost.macs_at_outputs for cost in costs
+    )
 
 
 def total_active_macs(costs: Iterable[LayerCost], kept: Sequence[float]) -> float:

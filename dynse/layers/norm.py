@@ -83,7 +83,8 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """(B, T, C) -> (B, T, C)."""
+        """(B, T, C) or (B, T, F, C), of which a channel is normalised over B, T and F."""
+        whole, x = x.shape, x.reshape(x.shape[0], -1, x.shape[-1])
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
@@ -92,14 +93,14 @@ class BatchNorm(nn.Module):
         if not train:
             factor = jax.lax.rsqrt(var.value + EPS) * scale
             y = x * factor + (bias - mean.value * factor)
-            return jnp.maximum(y, 0) if self.relu else y
+            return (jnp.maximum(y, 0) if self.relu else y).reshape(whole)
         y, batch_mean, batch_var = normalize_batch(scale, bias, x, self.relu)
         if not self.is_initializing():
             count = x.shape[0] * x.shape[1]
             unbiased = batch_var * (count / max(count - 1, 1))
             mean.value += self.momentum * (batch_mean - mean.value)
             var.value += self.momentum * (unbiased - var.value)
-        return y
+        return y.reshape(whole)
 
 
 def batch_norm_cost(path: str, width: int) -> LayerCost:

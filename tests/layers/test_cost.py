@@ -1,7 +1,17 @@
 import pytest
 
 from dynse.layers.conv import depthwise_cost, pointwise_cost
-from dynse.layers.cost import LayerCost, total_active_macs, total_macs, total_params
+from dynse.layers.conv1d import conv1d_cost
+from dynse.layers.conv2d import conv2d_cost, deconv2d_cost
+from dynse.layers.cost import (
+    LayerCost,
+    total_active_macs,
+    total_macs,
+    total_macs_at_outputs,
+    total_params,
+)
+from dynse.layers.grouped_lstm import grouped_lstm_costs
+from dynse.layers.layer_norm import layer_norm_cost
 from dynse.layers.norm import batch_norm_cost
 
 
@@ -10,6 +20,22 @@ def test_counts_by_hand():
     assert pointwise_cost("a", 3, 5, use_bias=False) == LayerCost("a", 15, 15)
     assert depthwise_cost("a", 3, 5) == LayerCost("a", 15, 15)
     assert batch_norm_cost("a", 5) == LayerCost("a", 10, 0)
+    assert layer_norm_cost("a", 5) == LayerCost("a", 10, 0)
+    assert conv1d_cost("a", 1, 3, 5) == LayerCost("a", 15 + 5, 15)
+    assert conv1d_cost("a", 3, 5, 5, groups=5) == LayerCost("a", 15 + 5, 15)
+    assert conv2d_cost("a", (2, 5), 3, 4, outputs=7) == LayerCost("a", 120 + 4, 7 * 120)
+    # Two groups of 2 inputs and 3 units each: 4 gates of 5 weights a unit, two biases a gate.
+    assert grouped_lstm_costs("a", 4, 6, 2) == [
+        LayerCost(f"a/group{index}", 4 * 3 * (2 + 3) + 8 * 3, 4 * 3 * (2 + 3)) for index in (0, 1)
+    ]
+
+
+def test_a_transposed_convolution_is_counted_at_its_inputs_and_beside_it_at_its_outputs():
+    deconv = deconv2d_cost("a", (1, 3), 4, 2, inputs=9, outputs=19)
+    assert (deconv.params, deconv.macs, deconv.macs_at_outputs) == (24 + 2, 9 * 24, 19 * 24)
+    costs = [deconv, pointwise_cost("b", 4, 2)]
+    assert total_macs(costs) == 9 * 24 + 8
+    assert total_macs_at_outputs(costs) == 19 * 24 + 8
 
 
 def test_a_gate_scales_its_share():

@@ -85,3 +85,19 @@ def test_initialising_leaves_the_running_statistics_alone():
     variables = BatchNorm().init(jax.random.key(0), x, train=True)
     assert not variables["batch_stats"]["mean"].any()
     assert (variables["batch_stats"]["var"] == 1).all()
+
+
+def test_frequencies_are_normalised_together_with_the_frames():
+    x = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
+    variables = BatchNorm().init(jax.random.key(0), x, train=False)
+    for train in (False, True):
+
+        @jax.jit
+        def run(x, train=train):
+            return BatchNorm().apply(variables, x, train=train, mutable=["batch_stats"])
+
+        y, updated = run(x)
+        rows, rows_updated = run(x.reshape(2, 15, 4))
+        np.testing.assert_array_equal(y, rows.reshape(x.shape))
+        jax.tree.map(np.testing.assert_array_equal, updated, rows_updated)
+    np.testing.assert_allclose(np.asarray(y).mean((0, 1, 2)), 0, atol=1e-6)

@@ -1,0 +1,293 @@
+"""Sensitivity of a net's tensors, and how far each can be pruned (Algorithm 1 of Tan and Wang).
+
+For each tensor alone and ratios beta = 0, 5, ..., 100 %: zero the beta % of its groups that are
+smallest, of those still non-zero; the increase I = L - L0 of the validation loss tells what that
+costs. At the first beta with I > alpha the tensor's ratio is the beta before it; if there is none,
+100 %. An increase that is not a number is above any alpha. At beta = 0 it is 0.
+
+A candidate is a vector of thresholds, one a tensor. The tensors advance together, each by a block
+of ratios, and one whose ratio is found asks for no more. Bisection of the grid needs log2(21)
+evaluations a tensor instead, and finds the same ratio where the increase crosses alpha once.
+
+The loss is traced once and cut into stages, each from the first use of one tensor to that of the
+next. The net as it is runs through all of them once a batch. A candidate runs through those alone
+that read something its masks have changed, and takes the rest from the net as it is: the layers
+before the pruned one, and a branch beside it. Thresholds are traced, so all tensors, ratios and
+iterations share one compilation of each stage, mapped over a chunk of candidates.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Var
+
+from dynse.pruning.groups import Groups, named_tensors
+from dynse.pruning.masks import group_magnitudes, ratio_thresholds
+
+Sweep = Callable[[Any, Mapping[str, jax.Array], np.ndarray, Iterable[Any]], np.ndarray]
+
+
+class Sensitivity(NamedTuple):
+    """What Algorithm 1 found.
+
+    Attributes:
+        ratios: path to percent of the groups still non-zero that may go.
+        thresholds: path to the threshold on the groups' l1 norm that prunes them.
+        curves: path to ratio to increase of the loss, of all ratios that were evaluated.
+        loss: L0.
+    """
+
+    ratios: dict[str, int]
+    thresholds: dict[str, float]
+    curves: dict[str, dict[int, float]]
+    loss: float
+
+    @property
+    def evaluations(self) -> int:
+        """How often the validation loss was asked for, L0 included."""
+        return 1 + sum(len(curve) - 1 for curve in self.curves.values())
+
+    @property
+    def falls(self) -> dict[str, tuple[int, ...]]:
+        """Path to the ratios at which the increase is below that of the evaluated ratio before.
+
+        Of tensors whose curve was found monotone there is no entry. Below alpha a fall is
+        harmless; one from above alpha means that bisection may have missed the first crossing.
+        """
+        found = {}
+        for path, curve in self.curves.items():
+            pairs = itertools.pairwise(sorted(curve))
+            falls = tuple(after for before, after in pairs if curve[after] < curve[before])
+            if falls:
+                found[path] = falls
+        return found
+
+
+def make_sweep(loss: Callable[[Any, Any], jax.Array], *, chunk: int = 1) -> Sweep:
+    """The map over candidates. Made once for a net: each sweep has its own compilation.
+
+    Args:
+        loss: `(params, batch) -> ()`, traceable: the validation loss of one batch. Not jitted as a
+            whole, which would make it one stage.
+        chunk: candidates of the same tensors side by side; it bounds the memory. One at a time is
+            fastest on a CPU, several fill an accelerator.
+
+    Returns:
+        `sweep(params, magnitudes, thresholds, batches) -> (P,)` float64: the mean over the batches
+        of the loss of each candidate. `magnitudes` is from `group_magnitudes`; `thresholds` is
+        (P, L), its columns in the order of the sorted paths. `batches` is iterated over once, each
+        batch a pytree of arrays of the same shapes: the whole validation set as a list of one, or a
+        reader of many. What the stages hand on of a batch must fit into memory, once for the net
+        and once for each candidate of a chunk. Batches count the same, so they should hold the same
+        number of frames.
+
+    Raises:
+        ValueError: where chunk is not positive; the sweep, where there is no batch.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    # A function of its own: JAX keeps what it traced for as long as the function lives.
+    trace = jax.jit(lambda params, batch: loss(params, batch)).trace
+    cut = functools.cache(_cut)
+    axis = 0 if chunk > 1 else None
+
+    def sweep(params, magnitudes, thresholds, batches):
+        params = jax.device_put(params)
+        tensors, paths = named_tensors(params), sorted(magnitudes)
+        places = tuple(list(tensors).index(path) for path in paths)
+        blocks = list(_blocks(thresholds, chunk))
+        total, seen = np.zeros(len(thresholds)), 0
+        # Batches outside: each is read, moved to the device and run through the net once.
+        for batch in batches:
+            batch = jax.device_put(batch)
+            program = trace(params, batch).jaxpr  # for the same shapes the same object
+            inputs, (result,) = program.jaxpr.invars, program.jaxpr.outvars
+            stages = cut(program, places)
+            known = dict(zip(program.jaxpr.constvars, program.consts, strict=True))
+            known |= zip(inputs, jax.tree.leaves((params, batch)), strict=True)
+            for stage in stages:
+                known |= stage.run(known, {}, None)
+            losses = []
+            for _, limits in blocks:
+                changed = {
+                    inputs[places[column]]: _prune(
+                        magnitudes[paths[column]], tensors[paths[column]], limit
+                    )
+                    for column, limit in limits.items()
+                }
+                for stage in stages:
+                    if not changed.keys().isdisjoint(stage.reads):
+                        changed |= stage.run(known, changed, axis)
+                losses.append(changed.get(result, known[result]))
+            for (rows, _), values in zip(blocks, losses, strict=True):
+                values = np.broadcast_to(np.asarray(values, np.float64), chunk)
+                total[rows] += values[: len(rows)]
+            seen += 1
+        if not seen:
+            raise ValueError("expected at least one batch, got none")
+        return total / seen
+
+    return sweep
+
+
+class _Stage(NamedTuple):
+    """Some equations of a program, in a row.
+
+    Attributes:
+        reads: variables that are made before it.
+        writes: variables that are needed after it.
+        compiled: `axes -> function` from the values of one to those of the other; of what `reads`
+            says, axis 0 are the candidates where `axes` says 0, and None where they share a value.
+    """
+
+    reads: list[Var]
+    writes: list[Var]
+    compiled: Callable[[tuple[int | None, ...]], Callable[..., list[jax.Array]]]
+
+    def run(
+        self, known: dict[Var, Any], changed: dict[Var, Any], axis: int | None
+    ) -> dict[Var, jax.Array]:
+        """What it writes, of the net's own values and, before those, the changed ones."""
+        axes = tuple(axis if variable in changed else None for variable in self.reads)
+        values = [(changed if variable in changed else known)[variable] for variable in self.reads]
+        return dict(zip(self.writes, self.compiled(axes)(*values), strict=True))
+
+
+def _cut(program: ClosedJaxpr, places: tuple[int, ...]) -> list[_Stage]:
+    """The stages of a program, between the first uses of the inputs at `places`."""
+    jaxpr = program.jaxpr
+    unused = {jaxpr.invars[place] for place in places}
+    parts = [[]]
+    for equation in jaxpr.eqns:
+        used = unused.intersection(_variables(equation.invars))
+        if used and parts[-1]:
+            parts.append([])
+        unused -= used
+        parts[-1].append(equation)
+    needed, stages = set(jaxpr.outvars), []
+    for equations in reversed(parts):
+        made = [variable for equation in equations for variable in equation.outvars]
+        reads = dict.fromkeys(_variables(atom for one in equations for atom in one.invars))
+        reads = [variable for variable in reads if variable not in set(made)]
+        writes = [variable for variable in made if variable in needed]
+        needed.update(reads)
+        part = jaxpr.replace(
+            constvars=(),
+            invars=reads,
+            outvars=writes,
+            eqns=equations,
+            debug_info=jaxpr.debug_info.with_unknown_names(),
+        )
+        stages.append(_Stage(reads, writes, functools.cache(functools.partial(_compile, part))))
+    return stages[::-1]
+
+
+def _variables(atoms: Iterable[Any]) -> list[Var]:
+    """Without the literals."""
+    return [atom for atom in atoms if isinstance(atom, Var)]
+
+
+def _compile(part, axes):
+    run = functools.partial(jax.core.eval_jaxpr, part, ())
+    return jax.jit(jax.vmap(run, axes) if 0 in axes else run)
+
+
+def _blocks(
+    thresholds: np.ndarray, chunk: int
+) -> Iterator[tuple[list[int], dict[int, np.ndarray]]]:
+    """Rows that are evaluated side by side, and by changed column their thresholds.
+
+    Those are () for chunk 1 and else (chunk,), the last row repeated where there are fewer.
+    """
+
+    def changed(row):
+        return tuple(np.flatnonzero(thresholds[row]).tolist())
+
+    for columns, rows in itertools.groupby(range(len(thresholds)), changed):
+        rows = list(rows)
+        for start in range(0, len(rows), chunk):
+            block = rows[start : start + chunk]
+            filled = np.pad(block, (0, chunk - len(block)), mode="edge")
+            yield block, {column: thresholds[filled, column].squeeze() for column in columns}
+
+
+@jax.jit
+def _prune(magnitudes, tensor, thresholds):
+    """The tensor, or with thresholds (C,) so many of them, without the groups up to these."""
+    thresholds = thresholds.reshape(thresholds.shape + (1,) * tensor.ndim)
+    return jnp.where(magnitudes > thresholds, tensor, 0)
+
+
+def analyze_sensitivity(
+    sweep: Sweep,
+    params: Any,
+    groups: Groups,
+    batches: Iterable[Any],
+    *,
+    alpha: float,
+    step: int = 5,
+    block: int = 4,
+    bisect: bool = False,
+) -> Sensitivity:
+    """Algorithm 1: how many percent of each tensor's groups may go.
+
+    Args:
+        sweep: from `make_sweep`.
+        params: pytree of arrays; what is zero is pruned already.
+        groups: path to the axes within a group; `unstructured(groups)` for single weights.
+        batches: of the validation set, as `sweep` wants them; iterated over several times.
+        alpha: largest increase of the loss, not negative.
+        step: percent between ratios; divides 100.
+        block: ratios of a tensor evaluated before it is looked at whether to stop.
+        bisect: halve the grid instead.
+
+    Raises:
+        ValueError: on a negative alpha, or a step or block that is none.
+    """
+    if not alpha >= 0:
+        raise ValueError(f"alpha must not be negative, got {alpha}")
+    if step < 1 or 100 % step or block < 1:
+        raise ValueError(f"expected a step that divides 100 and a block, got {step} and {block}")
+    grid = list(range(0, 101, step))
+    magnitudes = group_magnitudes(params, groups)
+    paths = sorted(groups)
+    columns = {path: column for column, path in enumerate(paths)}
+    tables = {path: ratio_thresholds(magnitudes[path], grid) for path in paths}
+    curves = {path: {0: 0.0} for path in paths}
+    # Indices of the grid: the last ratio known to be within alpha, the first known to be above.
+    # A tensor that is all zero has nothing to evaluate: 100 % of nothing may go.
+    within = {path: 0 if tables[path][-1] > 0 else len(grid) - 1 for path in paths}
+    above = dict.fromkeys(paths, len(grid))
+
+    def ask(path):
+        low, high = within[path] + 1, above[path]
+        if low == high:
+            return []
+        return [(low + high - 1) // 2] if bisect else list(range(low, min(low + block, high)))
+
+    base = None
+    while (asked := [(path, index) for path in paths for index in ask(path)]) or base is None:
+        rows = np.zeros((len(asked) + (base is None), len(paths)), np.float32)
+        for row, (path, index) in zip(rows, asked, strict=False):
+            row[columns[path]] = tables[path][index]
+        losses = sweep(params, magnitudes, rows, batches).tolist()
+        if base is None:  # the first time the last row, with no threshold, is the net as it is
+            base = losses.pop()
+        for (path, index), value in zip(asked, losses, strict=True):
+            curves[path][grid[index]] = increase = value - base
+            if index < above[path]:
+                side = within if increase <= alpha else above
+                side[path] = index
+    return Sensitivity(
+        ratios={path: grid[within[path]] for path in paths},
+        thresholds={path: float(tables[path][within[path]]) for path in paths},
+        curves=curves,
+        loss=base,
+    )

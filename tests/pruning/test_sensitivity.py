@@ -1,0 +1,210 @@
+import jax
+import numpy as np
+import pytest
+from pruning.reference import (
+    GROUPS,
+    algorithm1,
+    make_batches,
+    make_params,
+    mean_square,
+)
+
+from dynse.pruning import (
+    Sensitivity,
+    analyze_sensitivity,
+    group_magnitudes,
+    make_sweep,
+    unstructured,
+)
+
+PARAMS = make_params()
+BATCHES = make_batches(PARAMS)
+KINDS = {"structured": GROUPS, "unstructured": unstructured(GROUPS)}
+# Low enough that tensors stop, high enough that ratios differ.
+ALPHA = 0.01
+
+
+class Counted:
+    """The loss, and how often it was traced."""
+
+    def __init__(self):
+        self.traces = 0
+
+    def __call__(self, params, batch):
+        self.traces += 1
+        return mean_square(params, batch)
+
+
+@pytest.fixture(scope="module")
+def sweep():
+    return make_sweep(mean_square, chunk=4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("alpha", [ALPHA, 0.1, 100.0])
+def test_the_ratios_of_the_plain_loop(sweep, kind, alpha):
+    ratios, curves, margin = algorithm1(PARAMS, KINDS[kind], BATCHES, alpha)
+    assert margin > 1e-6  # no increase so close to alpha that rounding decides
+    assert alpha == 100.0 or len(set(ratios.values())) > 1
+    found = analyze_sensitivity(sweep, PARAMS, KINDS[kind], BATCHES, alpha=alpha)
+    assert found.ratios == ratios
+    for path, curve in curves.items():
+        # All that the loop evaluates, and at most the rest of the block.
+        assert set(curve) <= set(found.curves[path])
+        assert len(found.curves[path]) - len(curve) < 4
+        for ratio, increase in curve.items():
+            np.testing.assert_allclose(found.curves[path][ratio], increase, atol=2e-6)
+    if alpha == 100.0:
+        assert set(ratios.values()) == {100}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("alpha", [ALPHA, 0.1])
+def test_bisection(sweep, kind, alpha):
+    """Five evaluations a tensor, and the loop's ratio where the whole curve crosses once."""
+    whole = analyze_sensitivity(sweep, PARAMS, KINDS[kind], BATCHES, alpha=alpha, block=20)
+    assert all(len(curve) == 21 for curve in whole.curves.values())
+    found = analyze_sensitivity(sweep, PARAMS, KINDS[kind], BATCHES, alpha=alpha, bisect=True)
+    assert found.evaluations <= 1 + 5 * len(GROUPS)
+    compared = 0
+    for path, curve in whole.curves.items():
+        above = [curve[ratio] > alpha for ratio in sorted(curve)]
+        if above == sorted(above):
+            assert found.ratios[path] == whole.ratios[path]
+            compared += 1
+    assert compared >= 2
+
+
+@pytest.mark.parametrize(("chunk", "block", "step"), [(1, 1, 5), (3, 4, 5), (64, 2, 10)])
+def test_chunk_and_block_do_not_change_the_ratios(chunk, block, step):
+    sweep = make_sweep(mean_square, chunk=chunk)
+    found = analyze_sensitivity(sweep, PARAMS, GROUPS, BATCHES, alpha=0.1, block=block, step=step)
+    ratios, curves, _ = algorithm1(PARAMS, GROUPS, BATCHES, 0.1)
+    if step == 5:
+        assert found.ratios == ratios
+    else:
+        assert all(ratio % 10 == 0 for ratio in found.ratios.values())
+    if block == 1:  # the paper's loop, evaluation by evaluation (at 0 % there is nothing to do)
+        assert found.evaluations == 1 + sum(len(curve) - 1 for curve in curves.values())
+
+
+def test_one_compilation():
+    """For all tensors, ratios, iterations, batches and alphas; another chunk is another one."""
+    loss = Counted()
+    sweep = make_sweep(loss)
+    for scale in (1, 2):
+        params = jax.tree.map(lambda leaf: scale * leaf, PARAMS)  # noqa: B023
+        for alpha in (0.01, 0.1):
+            analyze_sensitivity(sweep, params, GROUPS, BATCHES, alpha=alpha)
+            analyze_sensitivity(sweep, params, GROUPS, BATCHES, alpha=alpha, bisect=True)
+    assert loss.traces == 1
+    analyze_sensitivity(make_sweep(loss, chunk=2), PARAMS, GROUPS, BATCHES, alpha=0.1)
+    assert loss.traces == 2
+
+
+def scripted(curves):
+    """A sweep whose increase is looked up: the thresholds of a ramp of 20 weights tell the ratio.
+
+    Args:
+        curves: (L, 21) increases, of the tensors in the order of their sorted paths.
+    """
+
+    def sweep(params, magnitudes, thresholds, batches):
+        steps = np.asarray(thresholds).astype(int)
+        assert ((steps > 0).sum(1) <= 1).all()
+        return 5.0 + np.array([curves[range(len(curves)), row].sum() for row in steps])
+
+    return sweep
+
+
+def ramps(count):
+    params = {f"w{index}": np.arange(1, 21, dtype=np.float32) for index in range(count)}
+    return params, dict.fromkeys(params, ())
+
+
+def test_not_monotone_not_a_number_and_at_the_limit():
+    curves = np.zeros((4, 21))
+    curves[0, 3:] = 1
+    curves[0, 10] = 0  # crosses at 15 %, and again at 55 %
+    curves[1, 7:] = np.nan
+    curves[2, 1:] = 0.5  # at alpha, not above it
+    curves[3] = np.arange(21) / 20  # above from 55 % on
+    params, groups = ramps(4)
+    curves_before = np.array(curves)
+    found = analyze_sensitivity(scripted(curves), params, groups, [], alpha=0.5)
+    assert found.ratios == {"w0": 10, "w1": 30, "w2": 100, "w3": 50}
+    assert found.loss == 5
+    assert found.falls == {}
+    bisected = analyze_sensitivity(scripted(curves), params, groups, [], alpha=0.5, bisect=True)
+    assert bisected.ratios == {"w0": 50, "w1": 30, "w2": 100, "w3": 50}
+    # It cannot know of the first crossing; evaluated whole, the curve tells.
+    whole = analyze_sensitivity(scripted(curves), params, groups, [], alpha=0.5, block=20)
+    assert whole.falls == {"w0": (50,)}
+    assert whole.ratios == found.ratios
+    np.testing.assert_array_equal(curves, curves_before)
+
+
+def test_what_bisection_sees_of_a_fall():
+    params, groups = ramps(1)
+    curves = np.zeros((1, 21))
+    curves[0, 5:10] = 0.4
+    curves[0, 11:] = 1
+    found = analyze_sensitivity(scripted(curves), params, groups, [], alpha=0.5, bisect=True)
+    assert found.ratios == {"w0": 50}
+    assert found.curves == {"w0": {0: 0.0, 50: 0.0, 55: 1.0, 60: 1.0, 75: 1.0}}
+    seen = Sensitivity({}, {}, {"w0": {0: 0.0, 50: 0.2, 25: 0.4}}, 0.0)
+    assert seen.falls == {"w0": (50,)}
+
+
+def test_ties_and_tensors_that_are_zero(sweep):
+    """Of equal weights all go or none; of a tensor without weights 100 % of nothing."""
+    params = jax.tree.map(np.array, PARAMS)
+    params["fc1"]["kernel"][:] = 0.01
+    params["fc2"]["kernel"][:] = 0
+    groups = unstructured(GROUPS)
+    found = analyze_sensitivity(sweep, params, groups, BATCHES, alpha=100.0)
+    assert found.ratios["fc2/kernel"] == 100
+    assert found.thresholds["fc2/kernel"] == 0
+    assert found.curves["fc2/kernel"] == {0: 0.0}
+    curve = found.curves["fc1/kernel"]
+    assert len({curve[ratio] for ratio in range(5, 101, 5)}) == 1
+    assert found.thresholds["fc1/kernel"] == np.float32(0.01)
+
+    zeros = jax.tree.map(np.zeros_like, PARAMS)
+    found = analyze_sensitivity(sweep, zeros, groups, BATCHES, alpha=0.1)
+    assert found.evaluations == 1
+    np.testing.assert_allclose(found.loss, np.mean([mean_square(zeros, b) for b in BATCHES]))
+
+
+def test_a_sweep_of_one_common_threshold(sweep):
+    """A candidate may prune several tensors at once."""
+    common = np.float32([[0], [0.05], [0.2]]) * np.ones(3, np.float32)
+    losses = sweep(PARAMS, group_magnitudes(PARAMS, unstructured(GROUPS)), common, BATCHES)
+    for threshold, loss in zip(common[:, 0], losses, strict=True):
+        pruned = jax.tree.map(
+            lambda leaf: leaf if leaf.ndim == 1 else np.where(abs(leaf) > threshold, leaf, 0),  # noqa: B023
+            PARAMS,
+        )
+        expected = np.mean([mean_square(pruned, batch, np) for batch in BATCHES])
+        np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": -0.1}, "alpha must not be negative, got -0.1"),
+        ({"alpha": float("nan")}, "got nan"),
+        ({"alpha": 1, "step": 7}, "divides 100 and a block, got 7"),
+        ({"alpha": 1, "block": 0}, "got 5 and 0"),
+    ],
+)
+def test_wrong_options(sweep, options, message):
+    with pytest.raises(ValueError, match=message):
+        analyze_sensitivity(sweep, PARAMS, GROUPS, BATCHES, **options)
+
+
+def test_no_batch_and_no_chunk(sweep):
+    with pytest.raises(ValueError, match="at least one batch"):
+        analyze_sensitivity(sweep, PARAMS, GROUPS, [], alpha=1)
+    with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
+        make_sweep(mean_square, chunk=0)
