@@ -216,20 +216,24 @@ def _time_sums(
     import numba
 
     @numba.njit
-    def add(bits, channels, outputs, weights, sums):
+    def add(bits, channels, first, widths, weights, sums):
+        place = 0
         for i in range(len(channels)):
             if bits[channels[i]]:
-                sums[outputs[i]] += weights[i]
+                for k in range(widths[i]):
+                    sums[first[i] + k] += weights[place + k]
+            place += widths[i]
 
-    # All probes as one list of (channel, output, weight).
-    channels, columns, weights, bias = [], [], [], []
+    # Of all probes, each channel with its first output, and its weights one after the other.
+    channels, first, widths, weights, bias = [], [], [], [], []
     for probe in probes.values():
         count, width = probe.weights.shape
-        channels.append(np.repeat(np.asarray(probe.channels), width))
-        columns.append(np.tile(np.arange(width) + sum(map(len, bias)), count))
+        channels.append(np.asarray(probe.channels))
+        first.append(np.full(count, sum(map(len, bias))))
+        widths.append(np.full(count, width))
         weights.append(np.asarray(probe.weights).ravel())
         bias.append(np.asarray(probe.bias))
-    lists = tuple(np.concatenate(part) for part in (channels, columns, weights))
+    lists = tuple(np.concatenate(part) for part in (channels, first, widths, weights))
     bits, bias = np.asarray(bits), np.concatenate(bias)
     found = np.tile(bias, (len(bits), 1))
     for frame, sums in zip(bits, found, strict=True):
