@@ -21,6 +21,7 @@ from dynse.audio.files import read_audio, write_audio
 from dynse.data.bank import Corpus
 from dynse.data.drawing import make_test_set
 from dynse.data.folders import folder_corpus
+from dynse.data.mixing import unit_rms_factor
 from dynse.data.synthetic import synthetic_corpus
 from dynse.data.testsets import read_csv
 from dynse.evaluation.dyncp import DynCPReport
@@ -61,8 +62,9 @@ def main(arguments: Arguments) -> pathlib.Path:
     model, variables, run = load_run(arguments.run)
     if arguments.file is not None:
         noisy = read_audio(arguments.file)
-        enhanced, aux = enhance(model, variables, noisy[None], stft=run.stft)
-        write_audio(arguments.out, np.asarray(enhanced[0]))
+        factor = unit_rms_factor(noisy) if run.mixing.unit_rms else 1
+        enhanced, aux = enhance(model, variables, factor * noisy[None], stft=run.stft)
+        write_audio(arguments.out, np.asarray(enhanced[0]) / factor)
         kept = f", {np.mean([np.mean(gate) for gate in aux.gates]):.1%} kept" if aux.gates else ""
         console.print(f"{arguments.out}: {len(noisy) / 16000:.1f} s{kept}")
         return arguments.out

@@ -4,9 +4,11 @@
 
     python experiments/make_tables.py --records experiments/results/gru_bits
 
+    python experiments/make_tables.py --records experiments/results/compression
+
 Prints Markdown: quality, paired differences to the dense net, by SNR, cost, and how alive the
 gates are; of searches for bit widths, the nets that were taken and the fronts; of probes, what
-was read from the gates. Nothing is scored again.
+was read from the gates; of compressed nets, scores, sizes and tensors. Nothing is scored again.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import tyro
 
 from dynse.evaluation.bit_records import is_bit_record, load_bit_record
 from dynse.evaluation.bit_tables import front_table, taken_table, task_table
+from dynse.evaluation.compression_records import is_compression_record, load_compression_record
+from dynse.evaluation.compression_tables import compression_tables
 from dynse.evaluation.cost import CostTotals, cost_table
 from dynse.evaluation.gates import gate_table
 from dynse.evaluation.scores import RunRecord, load_records
@@ -73,6 +77,8 @@ def main(arguments: Arguments) -> str:
     if all(is_bit_record(path) for path in paths):
         searches = [load_bit_record(path) for path in paths]
         found = [task_table(searches), taken_table(searches), front_table(searches)]
+    elif all(is_compression_record(path) for path in paths):
+        found = compression_tables([load_compression_record(path) for path in paths])
     elif all(is_probe_record(path) for path in paths):
         probed = [load_probe_record(path) for path in paths]
         found = [*score_tables(probed), probe_cost_table(probed), verification_table(probed)]

@@ -2,7 +2,8 @@
 
 Frame t sees the samples [t * hop - (win - hop), t * hop + hop): a frame is complete as soon as its
 last hop has arrived, zeros stand before the first sample and after the last. Analysis and
-synthesis share the window w; the synthesis is the least-squares one of Griffin and Lim (1984),
+synthesis share the window w, a periodic Hann or a symmetric Hamming one; the synthesis is the
+least-squares one of Griffin and Lim (1984),
 
     x[n] = sum_t w[n - t hop] y_t[n - t hop] / sum_t w^2[n - t hop],
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +26,21 @@ import numpy as np
 class STFT:
     """Shape of the transform, in samples.
 
+    Attributes:
+        n_fft: of the DFT.
+        win_length: of the window.
+        hop_length: from frame to frame.
+        window_kind: "hann", periodic, or "hamming", symmetric.
+
     Raises:
-        ValueError: unless hop_length divides win_length and win_length <= n_fft, or where the
-            shifted squared windows leave a sample uncovered.
+        ValueError: unless hop_length divides win_length and win_length <= n_fft, where the
+            shifted squared windows leave a sample uncovered, or on another window.
     """
 
     n_fft: int = 512
     win_length: int = 512
     hop_length: int = 256
+    window_kind: Literal["hann", "hamming"] = "hann"
 
     def __post_init__(self) -> None:
         if not 0 < self.hop_length <= self.win_length <= self.n_fft:
@@ -43,6 +52,8 @@ class STFT:
             raise ValueError(
                 f"hop_length must divide win_length, got {self.hop_length} and {self.win_length}"
             )
+        if self.window_kind not in ("hann", "hamming"):
+            raise ValueError(f"window_kind must be hann or hamming, got {self.window_kind!r}")
         if self._overlap_energy.min() < 1e-6:
             raise ValueError(
                 f"hop_length {self.hop_length} leaves samples that no window of "
@@ -61,8 +72,11 @@ class STFT:
 
     @functools.cached_property
     def window(self) -> np.ndarray:
-        """Periodic Hann window (win_length,) float32."""
+        """The window (win_length,) float32."""
         n = np.arange(self.win_length)
+        if self.window_kind == "hamming":
+            phase = 2 * np.pi * n / max(self.win_length - 1, 1)
+            return (0.54 - 0.46 * np.cos(phase)).astype(np.float32)
         return (0.5 - 0.5 * np.cos(2 * np.pi * n / self.win_length)).astype(np.float32)
 
     @functools.cached_property

@@ -12,6 +12,7 @@ import numpy as np
 from dynse.audio.activity import active_frames
 from dynse.audio.stft import STFT
 from dynse.data.bank import Corpus
+from dynse.data.mixing import unit_rms_factor
 from dynse.data.testsets import Mixture, TestSet, render
 from dynse.evaluation.metrics import Utterance
 from dynse.gating.statistics import UtteranceGates, measure
@@ -48,6 +49,7 @@ def enhance_mixtures(
     control: Control | None = None,
     seed: int = 0,
     batch_size: int = 6,
+    unit_rms: bool = False,
 ) -> Iterator[Enhanced]:
     """Enhance every mixture of a test set.
 
@@ -63,6 +65,7 @@ def enhance_mixtures(
         control: gates to use in place of the network's own.
         seed: of the control.
         batch_size: mixtures enhanced at once.
+        unit_rms: scale each mixture to an RMS of 1 before the network, and back after it.
 
     Yields:
         The mixtures in the test set's order.
@@ -80,12 +83,16 @@ def enhance_mixtures(
         return enhanced, aux._replace(gates=gates)
 
     for index, (mixtures, noisy, _) in enumerate(mixture_batches(corpus, test_set, batch_size)):
+        factors = np.ones((batch_size, 1), np.float32)
+        if unit_rms:
+            factors[: len(mixtures), 0] = [unit_rms_factor(one.noisy) for one in mixtures]
+        noisy *= factors
         if control is None:
             enhanced, aux = own(variables, noisy)
         else:
             key = jax.random.fold_in(jax.random.key(seed), index * batch_size)
             enhanced, aux = controlled(variables, noisy, key)
-        enhanced = np.asarray(enhanced)
+        enhanced = np.asarray(enhanced) / factors
         frames = stft.frames(noisy.shape[1])
         gates = [
             np.asarray(jnp.broadcast_to(gate, (batch_size, frames, gate.shape[-1])))

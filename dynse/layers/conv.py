@@ -93,9 +93,11 @@ def pointwise_cost(
     return LayerCost(path, weights + use_bias * features, weights, **gate)
 
 
-def depthwise_cost(path: str, taps: int, width: int, **gate: int) -> LayerCost:
-    """Cost per frame; the keywords are those of `LayerCost`."""
-    return LayerCost(path, taps * width, taps * width, **gate)
+def depthwise_cost(
+    path: str, taps: int, width: int, *, use_bias: bool = False, **gate: int
+) -> LayerCost:
+    """Cost per frame; `gate`, `channels` and `gated_macs` as in `LayerCost`."""
+    return LayerCost(path, (taps + use_bias) * width, taps * width, **gate)
 
 
 def uniform_fan_in(fan_in: int):
@@ -119,13 +121,16 @@ class Pointwise(nn.Module):
 
 
 class Depthwise(nn.Module):
-    """Causal depthwise convolution with the parameter `kernel` (K, C), no bias."""
+    """Causal depthwise convolution with parameters `kernel` (K, C) and, on request, `bias` (C,)."""
 
     taps: int = 3
     dilation: int = 1
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, state: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """State (B, past, C) and x (B, T, C) -> next state and y (B, T, C)."""
-        kernel = self.param("kernel", uniform_fan_in(self.taps), (self.taps, x.shape[-1]))
-        return depthwise(kernel, state, x, self.dilation)
+        initial, channels = uniform_fan_in(self.taps), x.shape[-1]
+        kernel = self.param("kernel", initial, (self.taps, channels))
+        state, y = depthwise(kernel, state, x, self.dilation)
+        return state, y + self.param("bias", initial, (channels,)) if self.use_bias else y

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from dynse.audio.stft import STFT
 from dynse.layers.activation import PReLU, dropout, prelu_cost
-from dynse.layers.conv1d import DepthwiseConv1d, PointwiseConv1d, conv1d_cost
+from dynse.layers.conv import Depthwise, Pointwise, depthwise_cost, pointwise_cost
 from dynse.layers.conv2d import (
     Conv2d,
     Deconv2d,
@@ -80,11 +80,11 @@ class Block(nn.Module):
         self, state: jax.Array, x: jax.Array, *, train: bool
     ) -> tuple[jax.Array, jax.Array]:
         """State (B, 2 dilation, inner) and x (B, T, C) -> next state and y (B, T, C)."""
-        y = PReLU(name="prelu1")(PointwiseConv1d(self.inner, name="conv1")(x))
-        depthwise = DepthwiseConv1d(BLOCK_TAPS, self.dilation, name="depthwise")
+        y = PReLU(name="prelu1")(Pointwise(self.inner, name="conv1")(x))
+        depthwise = Depthwise(BLOCK_TAPS, self.dilation, use_bias=True, name="depthwise")
         state, y = depthwise(state, BatchNorm(name="norm1")(y, train=train))
         y = BatchNorm(name="norm2")(PReLU(name="prelu2")(y), train=train)
-        return state, x + PointwiseConv1d(x.shape[-1], name="conv2")(y)
+        return state, x + Pointwise(x.shape[-1], name="conv2")(y)
 
 
 class Decoder(nn.Module):
@@ -292,13 +292,13 @@ class TCNN(nn.Module):
         for index in range(len(self.dilations)):
             path = f"block{index}"
             costs += [
-                conv1d_cost(f"{path}/conv1", 1, features, inner),
+                pointwise_cost(f"{path}/conv1", features, inner),
                 prelu_cost(f"{path}/prelu1"),
                 batch_norm_cost(f"{path}/norm1", inner),
-                conv1d_cost(f"{path}/depthwise", BLOCK_TAPS, inner, inner, groups=inner),
+                depthwise_cost(f"{path}/depthwise", BLOCK_TAPS, inner, use_bias=True),
                 prelu_cost(f"{path}/prelu2"),
                 batch_norm_cost(f"{path}/norm2", inner),
-                conv1d_cost(f"{path}/conv2", 1, inner, features),
+                pointwise_cost(f"{path}/conv2", inner, features),
             ]
         for index in range(len(self.channels) - 1, -1, -1):
             path, width = f"decoder{index}", channels[index]

@@ -1,12 +1,17 @@
-"""Waveform in, waveform out, by a network that estimates a gain on the spectrum.
+"""Waveform in, waveform out, by a network of any kind.
+
+    X = transform(noisy),   enhanced = inverse transform(estimate(X, network(inputs(X))))
+
+A network that does not say what it maps estimates a gain on the spectrum, the noisy phase kept:
 
     enhanced = iSTFT(gain * STFT(noisy)),     gain = network(|STFT(noisy)|)
 
-The noisy phase is kept. Offline is a step over the whole signal.
+Offline is a step over the whole signal.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -24,10 +29,50 @@ class WaveformState(NamedTuple):
     synthesis: jax.Array
 
 
+@dataclasses.dataclass(frozen=True)
+class GainPath:
+    """What a signal goes through with a network that maps magnitudes (B, T, bins) to a gain.
+
+    Attributes:
+        model: the network.
+    """
+
+    model: Any
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of one frame of the network's input."""
+        return (self.model.bins,)
+
+    def transform(self, stft: STFT) -> STFT:
+        """What takes waveforms to what `inputs` sees, and back."""
+        return stft
+
+    def inputs(self, spectrum: jax.Array) -> jax.Array:
+        """Frames (B, T, bins) of a noisy spectrum (B, T, bins)."""
+        return magnitude(spectrum)
+
+    def estimate(self, spectrum: jax.Array, output: jax.Array) -> jax.Array:
+        """Enhanced spectrum, from the noisy one and the network's output."""
+        return output * spectrum
+
+
+def signal_path(model: Any) -> Any:
+    """What names `frame_shape`, `transform`, `inputs` and `estimate`: the network, or a `GainPath`.
+
+    Args:
+        model: a network; one with `estimate` has the others as well.
+    """
+    return model if hasattr(model, "estimate") else GainPath(model)
+
+
 def init_waveform_state(model: Any, stft: STFT, batch_size: int) -> WaveformState:
     """State before the first sample."""
+    transform = signal_path(model).transform(stft)
     return WaveformState(
-        stft.init_state(batch_size), model.init_state(batch_size), stft.init_state(batch_size)
+        transform.init_state(batch_size),
+        model.init_state(batch_size),
+        transform.init_state(batch_size),
     )
 
 
@@ -47,9 +92,11 @@ def enhance_step(
         The next state, the enhanced samples (B, T * hop_length), which lie
         `stft.win_length - stft.hop_length` samples behind, and the network's aux.
     """
-    analysis, spectrum = stft.step(state.analysis, samples)
-    network, gain, aux = model.step(variables, state.network, magnitude(spectrum))
-    synthesis, enhanced = stft.step_inverse(state.synthesis, gain * spectrum)
+    path = signal_path(model)
+    transform = path.transform(stft)
+    analysis, frames = transform.step(state.analysis, samples)
+    network, output, aux = model.step(variables, state.network, path.inputs(frames))
+    synthesis, enhanced = transform.step_inverse(state.synthesis, path.estimate(frames, output))
     return WaveformState(analysis, network, synthesis), enhanced, aux
 
 
@@ -59,7 +106,7 @@ def enhance(
     """Enhance whole signals.
 
     Args:
-        model: a network that maps magnitudes to a gain.
+        model: the network.
         variables: its parameters and statistics.
         noisy: (B, N).
         stft: the transform; its default where None.
@@ -68,7 +115,8 @@ def enhance(
     Returns:
         enhanced (B, N), aligned with the input, and the network's aux.
     """
-    stft = stft or STFT()
-    spectrum = stft.forward(jnp.asarray(noisy))
-    _, gain, aux = model.apply(variables, magnitude(spectrum), **options)
-    return stft.inverse(gain * spectrum, noisy.shape[1]), aux
+    path = signal_path(model)
+    transform = path.transform(stft or STFT())
+    frames = transform.forward(jnp.asarray(noisy))
+    _, output, aux = model.apply(variables, path.inputs(frames), **options)
+    return transform.inverse(path.estimate(frames, output), noisy.shape[1]), aux

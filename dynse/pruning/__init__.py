@@ -3,11 +3,11 @@
 `groups` says what is pruned together, `regularizers` make it small, `masks` take it out and keep it
 out while training, `sensitivity` is Algorithm 1 of Tan and Wang, `iterate` Algorithm 2 and
 `clustering` Algorithm 3; `shrink` removes units that nothing is left of, `packed` is a file of what
-is left, and `accounting` says how large that is. Nothing here trains or scores: that comes as
-functions.
+is left, `accounting` says how large that is, and `pipeline` does all of it in a folder. Nothing
+here trains or scores: that comes as functions.
 """
 
-from dynse.pruning.accounting import Sizes, sizes
+from dynse.pruning.accounting import Sizes, pruned_macs, sizes
 from dynse.pruning.clustering import Clustering, cluster
 from dynse.pruning.groups import (
     get_tensor,
@@ -27,11 +27,13 @@ from dynse.pruning.masks import (
     with_masks,
 )
 from dynse.pruning.packed import load_packed, save_packed
+from dynse.pruning.pipeline import Stage, compress
 from dynse.pruning.regularizers import (
     group_penalty,
     l1_penalty,
     lambdas_by_share,
     sparse_group_lasso,
+    with_penalty,
 )
 from dynse.pruning.sensitivity import Sensitivity, analyze_sensitivity, make_sweep
 from dynse.pruning.shrink import Shrunk, shrink
@@ -42,10 +44,12 @@ __all__ = [
     "Sensitivity",
     "Shrunk",
     "Sizes",
+    "Stage",
     "StopRule",
     "analyze_sensitivity",
     "apply_masks",
     "cluster",
+    "compress",
     "count_nonzero",
     "densities",
     "get_tensor",
@@ -60,6 +64,7 @@ __all__ = [
     "masks_by_thresholds",
     "named_tensors",
     "prune",
+    "pruned_macs",
     "ratio_thresholds",
     "save_packed",
     "set_tensors",
@@ -69,4 +74,5 @@ __all__ = [
     "start_pruning",
     "unstructured",
     "with_masks",
+    "with_penalty",
 ]

@@ -1,4 +1,4 @@
-"""Sizes of a compressed net: as published, as information theory has it, and as a file.
+"""Sizes of a compressed net: as published, as information theory has it, as a file; and its MACs.
 
     published = sum over clustered tensors of n log2 K + 32 K
               + sum over pruned tensors that are not clustered of 32 n
@@ -18,11 +18,13 @@ one: P = 1 and n = g. The smaller count of the two forms is taken. Both figures 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from flax.traverse_util import flatten_dict
+
+from dynse.layers.cost import LayerCost
 
 Axes = tuple[int, ...]
 
@@ -70,6 +72,36 @@ def sizes(
     dense = sum(np.asarray(tensor).nbytes for tensor in flatten_dict(params).values())
     published = published_bits(params, groups, codebooks) / 8
     return Sizes(dense, published, entropy_bits(params, groups) / 8, os.path.getsize(path))
+
+
+def pruned_macs(
+    layers: Iterable[LayerCost], params: Mapping[str, Any], groups: Mapping[str, Any]
+) -> float:
+    """MACs per frame with weights that are not zero, every gate open.
+
+    Each weight of a layer counts the same share of the layer's MACs: what a convolution saves at
+    its edges, where a weight meets padding, is spread over all (ours). A count, not a clock: what
+    is faster is a layer whose units are really removed (`dynse.pruning.shrink`).
+
+    Args:
+        layers: of `cost()`.
+        params: nested dict.
+        groups: its keys are the paths of the tensors that may be pruned.
+
+    Raises:
+        ValueError: where a layer with MACs has no such tensor.
+    """
+    flat = flatten_dict(params, sep="/")
+    total = 0.0
+    for layer in layers:
+        if not layer.macs:
+            continue
+        tensors = [flat[path] for path in groups if path.startswith(f"{layer.path}/")]
+        if not tensors:
+            raise ValueError(f"expected a tensor that may be pruned below {layer.path!r}, got none")
+        left = sum(np.count_nonzero(tensor) for tensor in tensors)
+        total += layer.macs * left / sum(np.size(tensor) for tensor in tensors)
+    return total
 
 
 def published_bits(

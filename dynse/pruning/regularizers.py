@@ -8,16 +8,21 @@ weight or group that is zero gets no gradient, so what is pruned stays out of bo
 lambda2 depend on the scale of loss and weights: the published ones make each term about a tenth of
 the loss, and that rule sets them here.
 
+`with_penalty` makes a regulariser part of the training loss: its gradient joins that of the loss
+before the optimiser sees it, and before clipping.
+
 Ours: p_g is the size of the group, zeros in it included; "each regulariser a tenth" is read as
 each of the two sums of R_SGL.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from dynse.pruning.groups import Groups, get_tensor
 
@@ -66,6 +71,45 @@ def sparse_group_lasso(
 ) -> jax.Array:
     """R_SGL, ()."""
     return l1_penalty(params, groups, lambda1) + group_penalty(params, groups, lambda2)
+
+
+class PenalizedState(NamedTuple):
+    """The inner optimiser's state, and the weights of the penalty.
+
+    The weights are part of the state and not of the program: a train step compiled once serves
+    all iterations, in which they shrink.
+    """
+
+    inner: Any
+    weights: Any
+
+
+def with_penalty(
+    inner: optax.GradientTransformation,
+    penalty: Callable[[Any, Any], jax.Array],
+    weights: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """An optimiser of the loss plus a penalty on the parameters.
+
+    Args:
+        inner: any optimiser.
+        penalty: `(params, weights) -> ()`.
+        weights: pytree of numbers, such as (lambda1, lambda2).
+    """
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params):
+        return PenalizedState(inner.init(params), jax.tree.map(jnp.float32, weights))
+
+    def update(updates, state, params=None, **extra):
+        if params is None:
+            raise ValueError("expected the parameters: update(updates, state, params)")
+        gradient = jax.grad(penalty)(params, state.weights)
+        total = jax.tree.map(jnp.add, updates, gradient)
+        updates, inner_state = inner.update(total, state.inner, params, **extra)
+        return updates, PenalizedState(inner_state, state.weights)
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def lambdas_by_share(

@@ -9,27 +9,28 @@ A candidate is a vector of thresholds, one a tensor. The tensors advance togethe
 of ratios, and one whose ratio is found asks for no more. Bisection of the grid needs log2(21)
 evaluations a tensor instead, and finds the same ratio where the increase crosses alpha once.
 
-The loss is traced once and cut into stages, each from the first use of one tensor to that of the
-next. The net as it is runs through all of them once a batch. A candidate runs through those alone
-that read something its masks have changed, and takes the rest from the net as it is: the layers
-before the pruned one, and a branch beside it. Thresholds are traced, so all tensors, ratios and
-iterations share one compilation of each stage, mapped over a chunk of candidates.
+The loss is traced once and cut into `stages`. The net as it is runs once; a candidate runs again
+what its masks change, not the layers before the pruned one nor a branch beside it. Thresholds are
+traced: all tensors, ratios and iterations share one compilation of each stage, mapped over a chunk
+of candidates.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Var
 
 from dynse.pruning.groups import Groups, named_tensors
 from dynse.pruning.masks import group_magnitudes, ratio_thresholds
+from dynse.pruning.stages import Stages
 
 Sweep = Callable[[Any, Mapping[str, jax.Array], np.ndarray, Iterable[Any]], np.ndarray]
 
@@ -70,33 +71,43 @@ class Sensitivity(NamedTuple):
         return found
 
 
-def make_sweep(loss: Callable[[Any, Any], jax.Array], *, chunk: int = 1) -> Sweep:
+def make_sweep(loss: Callable[[Any, Any], jax.Array], *, chunk: int = 1, workers: int = 1) -> Sweep:
     """The map over candidates. Made once for a net: each sweep has its own compilation.
 
     Args:
         loss: `(params, batch) -> ()`, traceable: the validation loss of one batch. Not jitted as a
             whole, which would make it one stage.
-        chunk: candidates of the same tensors side by side; it bounds the memory. One at a time is
-            fastest on a CPU, several fill an accelerator.
+        chunk: candidates of the same tensors side by side in one program; it bounds the memory. One
+            at a time is fastest on a CPU, several fill an accelerator.
+        workers: chunks at a time, each from a thread of its own: on a CPU, a scan over frames
+            leaves cores idle. What `with jax...` sets for the caller does not hold in them.
 
     Returns:
         `sweep(params, magnitudes, thresholds, batches) -> (P,)` float64: the mean over the batches
         of the loss of each candidate. `magnitudes` is from `group_magnitudes`; `thresholds` is
         (P, L), its columns in the order of the sorted paths. `batches` is iterated over once, each
         batch a pytree of arrays of the same shapes: the whole validation set as a list of one, or a
-        reader of many. What the stages hand on of a batch must fit into memory, once for the net
-        and once for each candidate of a chunk. Batches count the same, so they should hold the same
-        number of frames.
+        reader of many. Batches count the same, so they should hold the same number of frames. What
+        passes between the stages must fit into memory for the net as it is and each candidate at a
+        time. Of the last batch it is kept: if that and the parameters are the same JAX arrays in
+        the next call, the net as it is runs only once.
 
     Raises:
-        ValueError: where chunk is not positive; the sweep, where there is no batch.
+        ValueError: where chunk or workers is not positive; the sweep, where there is no batch.
     """
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    if chunk < 1 or workers < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}; workers too, got {workers}")
     # A function of its own: JAX keeps what it traced for as long as the function lives.
     trace = jax.jit(lambda params, batch: loss(params, batch)).trace
-    cut = functools.cache(_cut)
-    axis = 0 if chunk > 1 else None
+    cut = functools.cache(Stages)
+    last, own = [], {}
+
+    def run(stages, inputs):
+        nonlocal last, own
+        if len(last) != 1 + len(inputs) or not all(map(operator.is_, last, [stages, *inputs])):
+            own = {}  # its memory goes before the next is taken
+            last, own = [stages, *inputs], stages.run(inputs)
+        return own
 
     def sweep(params, magnitudes, thresholds, batches):
         params = jax.device_put(params)
@@ -104,28 +115,24 @@ def make_sweep(loss: Callable[[Any, Any], jax.Array], *, chunk: int = 1) -> Swee
         places = tuple(list(tensors).index(path) for path in paths)
         blocks = list(_blocks(thresholds, chunk))
         total, seen = np.zeros(len(thresholds)), 0
-        # Batches outside: each is read, moved to the device and run through the net once.
+
+        def evaluate(stages, own, block):
+            changes = {}
+            for column, limits in block[1].items():
+                path = paths[column]
+                changes[places[column]] = _prune(magnitudes[path], tensors[path], limits)
+            return stages.run_changed(own, changes, 0 if chunk > 1 else None)
+
+        # Batches outside: each is read and moved to the device once.
         for batch in batches:
             batch = jax.device_put(batch)
-            program = trace(params, batch).jaxpr  # for the same shapes the same object
-            inputs, (result,) = program.jaxpr.invars, program.jaxpr.outvars
-            stages = cut(program, places)
-            known = dict(zip(program.jaxpr.constvars, program.consts, strict=True))
-            known |= zip(inputs, jax.tree.leaves((params, batch)), strict=True)
-            for stage in stages:
-                known |= stage.run(known, {}, None)
-            losses = []
-            for _, limits in blocks:
-                changed = {
-                    inputs[places[column]]: _prune(
-                        magnitudes[paths[column]], tensors[paths[column]], limit
-                    )
-                    for column, limit in limits.items()
-                }
-                for stage in stages:
-                    if not changed.keys().isdisjoint(stage.reads):
-                        changed |= stage.run(known, changed, axis)
-                losses.append(changed.get(result, known[result]))
+            stages = cut(trace(params, batch).jaxpr, places)  # of the same shapes the same object
+            one = functools.partial(evaluate, stages, run(stages, jax.tree.leaves((params, batch))))
+            if workers == 1:
+                losses = list(map(one, blocks))
+            else:
+                with ThreadPoolExecutor(workers) as pool:
+                    losses = list(pool.map(one, blocks))
             for (rows, _), values in zip(blocks, losses, strict=True):
                 values = np.broadcast_to(np.asarray(values, np.float64), chunk)
                 total[rows] += values[: len(rows)]
@@ -135,68 +142,6 @@ def make_sweep(loss: Callable[[Any, Any], jax.Array], *, chunk: int = 1) -> Swee
         return total / seen
 
     return sweep
-
-
-class _Stage(NamedTuple):
-    """Some equations of a program, in a row.
-
-    Attributes:
-        reads: variables that are made before it.
-        writes: variables that are needed after it.
-        compiled: `axes -> function` from the values of one to those of the other; of what `reads`
-            says, axis 0 are the candidates where `axes` says 0, and None where they share a value.
-    """
-
-    reads: list[Var]
-    writes: list[Var]
-    compiled: Callable[[tuple[int | None, ...]], Callable[..., list[jax.Array]]]
-
-    def run(
-        self, known: dict[Var, Any], changed: dict[Var, Any], axis: int | None
-    ) -> dict[Var, jax.Array]:
-        """What it writes, of the net's own values and, before those, the changed ones."""
-        axes = tuple(axis if variable in changed else None for variable in self.reads)
-        values = [(changed if variable in changed else known)[variable] for variable in self.reads]
-        return dict(zip(self.writes, self.compiled(axes)(*values), strict=True))
-
-
-def _cut(program: ClosedJaxpr, places: tuple[int, ...]) -> list[_Stage]:
-    """The stages of a program, between the first uses of the inputs at `places`."""
-    jaxpr = program.jaxpr
-    unused = {jaxpr.invars[place] for place in places}
-    parts = [[]]
-    for equation in jaxpr.eqns:
-        used = unused.intersection(_variables(equation.invars))
-        if used and parts[-1]:
-            parts.append([])
-        unused -= used
-        parts[-1].append(equation)
-    needed, stages = set(jaxpr.outvars), []
-    for equations in reversed(parts):
-        made = [variable for equation in equations for variable in equation.outvars]
-        reads = dict.fromkeys(_variables(atom for one in equations for atom in one.invars))
-        reads = [variable for variable in reads if variable not in set(made)]
-        writes = [variable for variable in made if variable in needed]
-        needed.update(reads)
-        part = jaxpr.replace(
-            constvars=(),
-            invars=reads,
-            outvars=writes,
-            eqns=equations,
-            debug_info=jaxpr.debug_info.with_unknown_names(),
-        )
-        stages.append(_Stage(reads, writes, functools.cache(functools.partial(_compile, part))))
-    return stages[::-1]
-
-
-def _variables(atoms: Iterable[Any]) -> list[Var]:
-    """Without the literals."""
-    return [atom for atom in atoms if isinstance(atom, Var)]
-
-
-def _compile(part, axes):
-    run = functools.partial(jax.core.eval_jaxpr, part, ())
-    return jax.jit(jax.vmap(run, axes) if 0 in axes else run)
 
 
 def _blocks(
@@ -255,6 +200,7 @@ def analyze_sensitivity(
         raise ValueError(f"alpha must not be negative, got {alpha}")
     if step < 1 or 100 % step or block < 1:
         raise ValueError(f"expected a step that divides 100 and a block, got {step} and {block}")
+    params = jax.device_put(params)
     grid = list(range(0, 101, step))
     magnitudes = group_magnitudes(params, groups)
     paths = sorted(groups)

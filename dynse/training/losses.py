@@ -72,6 +72,15 @@ def compressed_spectral_loss(
     return (1 - complex_weight) * by_magnitude + complex_weight * by_complex
 
 
+def squared_error(output: jax.Array, target: jax.Array) -> jax.Array:
+    """Mean of (output - target)^2 of every utterance: (B, ...) -> (B,).
+
+    The loss of Tan and Wang, "Towards Model Compression for Deep Learning Based Speech
+    Enhancement", IEEE/ACM TASLP 29, 2021, over what each of their networks is trained towards.
+    """
+    return jnp.square(output - target).mean(tuple(range(1, output.ndim)))
+
+
 def waveform_loss(enhanced: jax.Array, clean: jax.Array, limit_db: float = 30.0) -> jax.Array:
     """Minus the SNR of the enhanced waveform, which levels off at `limit_db`.
 

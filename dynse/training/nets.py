@@ -14,7 +14,11 @@ from dynse.exits import exit_weights, phase_layers
 from dynse.models.controlled import ControlledNet, GateControl
 from dynse.models.conv_fsenet import ConvFSENet, GateConfig
 from dynse.models.early_exit_nsnet2 import EarlyExitNsNet2
+from dynse.models.fdnn import FDNN
+from dynse.models.gcrn import GCRN
+from dynse.models.lstm import LSTMMapping
 from dynse.models.nsnet2 import NsNet2
+from dynse.models.tcnn import TCNN
 from dynse.training.exits import ExitLoss
 from dynse.training.gates import GateLoss, GateTraining
 from dynse.training.probes import ProbeLoss, ProbeTraining
@@ -30,6 +34,10 @@ class TrainedWhole:
     def loss_weights(self) -> tuple[float, ...]:
         """Of the spectral losses of its exits, the output last, whose own is 1."""
         return (1.0,)
+
+    def extra_loss(self, steps: int) -> ExtraLoss:
+        """None."""
+        return NoExtraLoss()
 
     def trained_layers(self, bins: int) -> Collection[str] | None:
         """Paths of the layers that train; None for all."""
@@ -131,10 +139,6 @@ class NsNet2Config(TrainedWhole):
             first_relu=self.first_relu,
         )
 
-    def extra_loss(self, steps: int) -> ExtraLoss:
-        """None."""
-        return NoExtraLoss()
-
 
 @dataclasses.dataclass(frozen=True)
 class EarlyExitNsNet2Config(NsNet2Config):
@@ -227,10 +231,95 @@ class EarlyExitConvFSENetConfig(ConvFSENetConfig):
         return ExitLoss(self.loss_weights, super().extra_loss(steps))
 
 
-NetConfig = ConvFSENetConfig | NsNet2Config
+@dataclasses.dataclass(frozen=True)
+class FDNNConfig(TrainedWhole):
+    """An FDNN.
+
+    Attributes:
+        hidden: width of each hidden layer.
+    """
+
+    hidden: tuple[int, ...] = (2048, 2048, 2048)
+    kind: Literal["fdnn"] = "fdnn"
+
+    def build(self, bins: int) -> FDNN:
+        """The network for spectra of so many bins."""
+        return FDNN(bins=bins, hidden=self.hidden)
+
+
+@dataclasses.dataclass(frozen=True)
+class LSTMConfig(TrainedWhole):
+    """An LSTM that maps magnitudes to magnitudes.
+
+    Attributes:
+        hidden: width of each LSTM.
+    """
+
+    hidden: tuple[int, ...] = (1024, 1024, 1024, 1024)
+    kind: Literal["lstm"] = "lstm"
+
+    def build(self, bins: int) -> LSTMMapping:
+        """The network for spectra of so many bins."""
+        return LSTMMapping(bins=bins, hidden=self.hidden)
+
+
+@dataclasses.dataclass(frozen=True)
+class TCNNConfig(TrainedWhole):
+    """A TCNN, whose frames of samples are as long as the DFT of so many bins.
+
+    Attributes:
+        channels: of each encoder.
+        inner: inner width of the residual blocks.
+        stacks: of residual blocks.
+        blocks: residual blocks per stack.
+        dropout_rate: of the skips.
+    """
+
+    channels: tuple[int, ...] = (16, 16, 16, 32, 32, 64, 64)
+    inner: int = 512
+    stacks: int = 3
+    blocks: int = 6
+    dropout_rate: float = 0.3
+    kind: Literal["tcnn"] = "tcnn"
+
+    def build(self, bins: int) -> TCNN:
+        """The network in the place of one for spectra of so many bins."""
+        return TCNN(
+            frame_length=2 * (bins - 1),
+            channels=self.channels,
+            inner=self.inner,
+            stacks=self.stacks,
+            blocks=self.blocks,
+            dropout_rate=self.dropout_rate,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class GCRNConfig(TrainedWhole):
+    """A GCRN.
+
+    Attributes:
+        channels: of each encoder.
+        groups: of both LSTMs.
+    """
+
+    channels: tuple[int, ...] = (16, 32, 64, 128, 256)
+    groups: int = 2
+    kind: Literal["gcrn"] = "gcrn"
+
+    def build(self, bins: int) -> GCRN:
+        """The network for spectra of so many bins."""
+        return GCRN(bins=bins, channels=self.channels, groups=self.groups)
+
+
+NetConfig = ConvFSENetConfig | NsNet2Config | FDNNConfig | LSTMConfig | TCNNConfig | GCRNConfig
 NETS = {
     "conv_fsenet": ConvFSENetConfig,
     "nsnet2": NsNet2Config,
     "early_exit_nsnet2": EarlyExitNsNet2Config,
     "early_exit_conv_fsenet": EarlyExitConvFSENetConfig,
+    "fdnn": FDNNConfig,
+    "lstm": LSTMConfig,
+    "tcnn": TCNNConfig,
+    "gcrn": GCRNConfig,
 }

@@ -10,8 +10,8 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -35,12 +35,16 @@ from dynse.training.losses import compressed_spectral_loss, waveform_loss
 from dynse.training.nets import NETS, ConvFSENetConfig, NetConfig, NsNet2Config
 from dynse.training.probes import ProbeTraining
 from dynse.training.step import (
+    AMSGradConfig,
+    Loss,
     OptimizerConfig,
     TrainState,
     init_train_state,
     make_train_step,
     make_validation,
 )
+
+Around = Callable[[optax.GradientTransformation], optax.GradientTransformation]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,23 +55,26 @@ class RunConfig:
         net: the network.
         stft: the transform.
         mixing: the batches.
-        optimizer: AdamW and its schedule.
+        optimizer: AdamW or AMSGrad, and its schedule.
         loop: steps and intervals.
         valid_batches: fixed batches of the validation split that a validation scores.
         active_threshold: e_t above which a frame is active in the loss; None for our rule.
         waveform_weight: weight per dB of `waveform_loss`, beside the published loss; ours, for
             runs of minutes: the compressed spectrum alone is slow to leave loud speech intact.
+        loss: "spectral", these two, or "target", the squared error of the network's output to its
+            own target, of a network that has one.
         seed: of parameters, batches and noise.
     """
 
     net: NetConfig = ConvFSENetConfig()
     stft: STFT = STFT()
     mixing: MixingConfig = MixingConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: OptimizerConfig | AMSGradConfig = OptimizerConfig()
     loop: LoopConfig = LoopConfig()
     valid_batches: int = 8
     active_threshold: float | None = None
     waveform_weight: float = 0.0
+    loss: Literal["spectral", "target"] = "spectral"
     seed: int = 0
 
     @property
@@ -79,27 +86,30 @@ class RunConfig:
         return 0 if self.loop.patience else 3 * self.loop.steps // 4
 
 
-def new_state(config: RunConfig) -> TrainState:
-    """The state before the first step."""
+def new_state(config: RunConfig, *, around: Around | None = None) -> TrainState:
+    """The state before the first step; `around` as for `train_run`."""
     return init_train_state(
         config.net.build(config.stft.bins),
-        _optimizer(config),
+        _optimizer(config, around),
         config.net.extra_loss(config.loop.steps),
         seed=config.seed,
     )
 
 
-def train_step(config: RunConfig) -> Any:
-    """The jitted step (state, speech, noise) -> (state, metrics) of a run."""
+def train_step(config: RunConfig, *, around: Around | None = None, phase: int = 0) -> Any:
+    """The jitted step (state, speech, noise) -> (state, metrics).
+
+    `around` and `phase` as for `train_run`.
+    """
     return make_train_step(
         config.net.build(config.stft.bins),
-        _optimizer(config),
+        _optimizer(config, around),
         config.net.extra_loss(config.loop.steps),
         config.mixing,
         config.stft,
         seed=config.seed,
-        phase=config.net.phase,
-        loss=_loss(config),
+        phase=config.net.phase + phase,
+        loss=run_loss(config),
     )
 
 
@@ -109,6 +119,9 @@ def train_run(
     corpus: Corpus,
     *,
     variables: Mapping[str, Any] | None = None,
+    around: Around | None = None,
+    told: Mapping[str, Any] | None = None,
+    phase: int = 0,
     cache_dir: str | pathlib.Path | None = None,
     title: str = "train",
     console: Console | None = None,
@@ -120,6 +133,10 @@ def train_run(
         config: what is trained, and how.
         corpus: what is trained on.
         variables: "params" and "batch_stats" to start from, in place of fresh ones.
+        around: makes the run's optimiser another one: adds a regulariser's gradient, masks. Not
+            known to `load_run`, which does not read such a run.
+        told: what `around` does, as JSON, for `config.json`.
+        phase: of a training in several runs, each of which draws batches of its own.
         cache_dir: where the F0 of the speech is kept, where the training needs it.
         title: name on the progress bar.
         console: where to draw it.
@@ -131,28 +148,34 @@ def train_run(
         ValueError: where the folder holds another run.
         DivergedError: where the gradients stay wild.
     """
-    told = getattr(config.net, "probe_training", None) is not None
-    pitch = bank_pitch(corpus.speech["train"], cache_dir=cache_dir) if told else None
+    pitch = None
+    if getattr(config.net, "probe_training", None) is not None:
+        pitch = bank_pitch(corpus.speech["train"], cache_dir=cache_dir)
     speech = load_source(corpus.speech["train"], pitch)
     noise = load_source(corpus.noise["train"])
     valid = load_source(corpus.speech["valid"]), load_source(corpus.noise["valid"])
-    step = train_step(config)
+    step = train_step(config, around=around, phase=phase)
     validate = make_validation(
         config.net.build(config.stft.bins),
         config.mixing,
         config.stft,
         seed=config.seed,
         batches=config.valid_batches,
-        loss=_loss(config),
+        loss=run_loss(config),
         weights=config.net.loss_weights,
     )
-    start = new_state(config)
+    start = new_state(config, around=around)
     identity: dict[str, Any] = {
         "run": dataclasses.asdict(config),
         "corpus": {"name": corpus.name, "fingerprint": corpus.fingerprint},
+        **(told or {}),
     }
+    if phase:
+        identity["phase"] = phase
+    # Copied: the train step gives the buffers of its state away.
+    if around is not None:
+        start = start._replace(opt_state=jax.tree.map(jnp.array, start.opt_state))
     if variables is not None:
-        # Copied: the train step gives the buffers of its state away.
         start = start._replace(**jax.tree.map(jnp.array, dict(variables)))
         identity["start"] = variables_digest(variables)
     if isinstance(config.net, NsNet2Config) and "batch_stats" not in (variables or {}):
@@ -231,15 +254,19 @@ def _variables(state: TrainState) -> dict[str, Any]:
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
-def _optimizer(config: RunConfig) -> optax.GradientTransformation:
+def _optimizer(config: RunConfig, around: Around | None) -> optax.GradientTransformation:
     """The optimiser of the layers that train."""
     optimizer = config.optimizer.build(config.loop.steps)
     layers = config.net.trained_layers(config.stft.bins)
-    return optimizer if layers is None else freeze(optimizer, layers)
+    if layers is not None:
+        optimizer = freeze(optimizer, layers)
+    return optimizer if around is None else around(optimizer)
 
 
-def _loss(config: RunConfig) -> Any:
-    """(enhanced, clean, stft=) -> loss of every utterance (B,)."""
+def run_loss(config: RunConfig) -> Loss:
+    """The loss that a run trains and validates by."""
+    if config.loss == "target":
+        return None
 
     def loss(enhanced: jax.Array, clean: jax.Array, *, stft: STFT) -> jax.Array:
         spectral = compressed_spectral_loss(
@@ -270,6 +297,8 @@ def _from_json(kind: type, content: Mapping[str, Any]) -> Any:
     def value(name: str, found: Any) -> Any:
         if name == "net":
             return _from_json(NETS[found["kind"]], found)
+        if name == "optimizer" and found.get("kind") == "amsgrad":
+            return _from_json(AMSGradConfig, found)
         if isinstance(found, Mapping):
             return _from_json(_NESTED[name], found)
         return _tuples(found)

@@ -2,6 +2,8 @@
 
     loss = spectral loss(enhanced, clean) + extra loss(aux)
 
+or, in place of the spectral loss, the squared error of the network's output to its own target.
+
 The step is a pure function of (state, sources): every random draw comes from the seed folded with
 the step's number, so a run that is resumed from a checkpoint goes on bit for bit as if it had not
 stopped.
@@ -11,20 +13,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from dynse.audio.features import magnitude
 from dynse.audio.sdr import si_sdr
 from dynse.audio.stft import STFT
 from dynse.data.mixing import Batch, MixingConfig, Source, draw_batch
 from dynse.exits import joint_loss
 from dynse.gating import kept_fraction
-from dynse.models.waveform import enhance
-from dynse.training.losses import compressed_spectral_loss
+from dynse.models.waveform import signal_path
+from dynse.training.losses import compressed_spectral_loss, squared_error
+
+# (enhanced (B, N), clean (B, N), stft=) -> (B,); None is the squared error of a network's output to
+# the network's own target.
+Loss = Callable[..., jax.Array] | None
 
 # A gradient this large for this many steps on end is a run that will not come back.
 DIVERGED_NORM = 1e3
@@ -84,6 +89,30 @@ class NoExtraLoss:
 
 
 @dataclasses.dataclass(frozen=True)
+class AMSGradConfig:
+    """AMSGrad with a learning rate that falls in steps; the recipe of Tan and Wang.
+
+    Attributes:
+        learning_rate: at the start.
+        decay: what it is multiplied with.
+        decays: how often in a run; the recipe's 30 epochs have one every two.
+        clip_norm: limit of the gradient's global norm.
+    """
+
+    learning_rate: float = 1e-3
+    decay: float = 0.98
+    decays: int = 15
+    clip_norm: float = 5.0
+    kind: Literal["amsgrad"] = "amsgrad"
+
+    def build(self, steps: int) -> optax.GradientTransformation:
+        """The optimiser for a run of so many steps."""
+        interval = max(1, -(-steps // self.decays))
+        schedule = optax.exponential_decay(self.learning_rate, interval, self.decay, staircase=True)
+        return optax.chain(optax.clip_by_global_norm(self.clip_norm), optax.amsgrad(schedule))
+
+
+@dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW with a cosine schedule; the published recipe of the static net.
 
@@ -135,7 +164,7 @@ def init_train_state(
         extra_loss: the further loss.
         seed: of the parameters.
     """
-    frames = jnp.zeros((1, 1, model.bins))
+    frames = jnp.zeros((1, 1, *signal_path(model).frame_shape))
     # Compiled as one program: op by op, an initialisation takes many times as long.
     variables = jax.jit(model.init)(jax.random.key(seed), frames)
     initial = variables["params"]
@@ -158,33 +187,35 @@ def make_train_step(
     *,
     seed: int,
     phase: int = 0,
-    loss: Callable[..., jax.Array] = compressed_spectral_loss,
+    loss: Loss = compressed_spectral_loss,
 ) -> Callable[[TrainState, Source, Source], tuple[TrainState, dict[str, jax.Array]]]:
     """The jitted step (state, speech, noise) -> (state, metrics); the state is donated.
 
-    Metrics: "loss" (spectral), "grad_norm" before clipping, and those of the extra loss. Each
-    phase of a training in several draws batches of its own.
+    Metrics: "loss" (without the extra one), "grad_norm" before clipping, and those of the extra
+    loss. Each phase of a training in several draws batches of its own.
     """
     key = jax.random.fold_in(jax.random.key(seed), 1)
     data_key, noise_key = jax.random.split(jax.random.fold_in(key, phase) if phase else key)
 
     def objective(params, state: TrainState, batch: Batch):
-        spectrum, gain, aux, batch_stats = _forward_train(
-            model,
+        path = signal_path(model)
+        frames = path.transform(stft).forward(batch.noisy)
+        (_, output, aux), updated = model.apply(
             {"params": params, "batch_stats": state.batch_stats},
-            batch.noisy,
-            stft,
+            path.inputs(frames),
+            train=True,
+            mutable=["batch_stats"],
             key=jax.random.fold_in(noise_key, state.step),
             **extra_loss.forward_options(state.step),
         )
+        batch_stats = updated.get("batch_stats", {})
 
-        def spectral_loss(gain):
-            enhanced = stft.inverse(gain * spectrum, batch.noisy.shape[1])
-            return loss(enhanced, batch.clean, stft=stft).mean()
+        def output_loss(output):
+            return _utterance_losses(model, stft, loss, batch, frames, output).mean()
 
-        spectral = spectral_loss(gain)
+        spectral = output_loss(output)
         if getattr(aux, "exits", ()):
-            aux = aux._replace(exits=tuple(map(spectral_loss, aux.exits[:-1])))
+            aux = aux._replace(exits=tuple(map(output_loss, aux.exits[:-1])))
         extra, extra_state, metrics = extra_loss(state.extra, aux, batch, state.step)
         return spectral + extra, (batch_stats, extra_state, {"loss": spectral, **metrics})
 
@@ -217,7 +248,7 @@ def make_validation(
     *,
     seed: int,
     batches: int,
-    loss: Callable[..., jax.Array] = compressed_spectral_loss,
+    loss: Loss = compressed_spectral_loss,
     weights: Sequence[float] = (1.0,),
 ) -> Callable[[TrainState, Source, Source], dict[str, float]]:
     """Mean loss, SI-SDR in dB and kept fraction over fixed batches of the validation split.
@@ -225,25 +256,30 @@ def make_validation(
     Of a network with several exits, whose losses have these weights, "loss" is their weighted sum,
     "loss_exit0", "loss_exit1", ... are those of each; the SI-SDR is the last one's.
     """
-    key = jax.random.fold_in(jax.random.key(seed), 2)
+    path = signal_path(model)
+    transform = path.transform(stft)
 
     @jax.jit
     def score(params, batch_stats, speech: Source, noise: Source, index: jax.Array):
-        batch = draw_batch(speech, noise, jax.random.fold_in(key, index), mixing)
+        batch = draw_validation_batch(speech, noise, index, mixing, seed=seed)
+        frames = transform.forward(batch.noisy)
         variables = {"params": params, "batch_stats": batch_stats}
-        enhanced, aux = enhance(model, variables, batch.noisy, stft=stft)
+        _, output, aux = model.apply(variables, path.inputs(frames))
+        enhanced = transform.inverse(path.estimate(frames, output), batch.noisy.shape[1])
         sdr = si_sdr(enhanced, batch.clean)
         gates = getattr(aux, "gates", ())
+
+        def output_loss(output):
+            return _utterance_losses(model, stft, loss, batch, frames, output).mean()
+
         scores = {
-            "loss": loss(enhanced, batch.clean, stft=stft).mean(),
+            "loss": output_loss(output),
             "si_sdr_db": jnp.nanmean(sdr),
             "kept": kept_fraction(gates) if gates else jnp.ones(()),
         }
         if len(weights) == 1:
             return scores
-        spectrum = stft.forward(batch.noisy)
-        exits = (stft.inverse(gain * spectrum, batch.noisy.shape[1]) for gain in aux.exits)
-        losses = [loss(exit_, batch.clean, stft=stft).mean() for exit_ in exits]
+        losses = [output_loss(exit_) for exit_ in aux.exits]
         by_exit = {f"loss_exit{index}": value for index, value in enumerate(losses)}
         return {**scores, "loss": joint_loss(losses, weights), **by_exit}
 
@@ -258,10 +294,29 @@ def make_validation(
     return validate
 
 
-def _forward_train(model, variables, noisy, stft, **options):
-    """In training: the noisy spectrum, its gain, aux and the new running statistics."""
-    spectrum = stft.forward(noisy)
-    (_, gain, aux), updated = model.apply(
-        variables, magnitude(spectrum), train=True, mutable=["batch_stats"], **options
-    )
-    return spectrum, gain, aux, updated.get("batch_stats", {})
+def draw_validation_batch(
+    speech: Source, noise: Source, index: jax.Array | int, mixing: MixingConfig, *, seed: int
+) -> Batch:
+    """One of the fixed batches of the validation split that `make_validation` scores."""
+    key = jax.random.fold_in(jax.random.key(seed), 2)
+    return draw_batch(speech, noise, jax.random.fold_in(key, index), mixing)
+
+
+def batch_loss(
+    model: Any, variables: Any, batch: Batch, stft: STFT, loss: Loss = compressed_spectral_loss
+) -> jax.Array:
+    """The loss () of a network at inference on one batch."""
+    path = signal_path(model)
+    frames = path.transform(stft).forward(batch.noisy)
+    output = model.apply(variables, path.inputs(frames))[1]
+    return _utterance_losses(model, stft, loss, batch, frames, output).mean()
+
+
+def _utterance_losses(model, stft, loss, batch, frames, output):
+    """(B,), of a network's output for the frames of the noisy signal."""
+    path = signal_path(model)
+    transform = path.transform(stft)
+    if loss is None:
+        return squared_error(output, path.target(transform.forward(batch.clean), frames))
+    enhanced = transform.inverse(path.estimate(frames, output), batch.noisy.shape[1])
+    return loss(enhanced, batch.clean, stft=stft)

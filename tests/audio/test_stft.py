@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dynse.audio.stft import STFT
 
-SHAPES = [(512, 512, 256), (16, 16, 8), (16, 16, 4), (20, 12, 4)]
+SHAPES = [(512, 512, 256), (16, 16, 8), (16, 16, 4), (20, 12, 4), (20, 20, 10, "hamming")]
 SMALL = STFT(8, 8, 2)
 
 
@@ -15,9 +15,9 @@ def signal(batch, length, seed=0):
     return np.random.default_rng(seed).normal(size=(batch, length)).astype(np.float32)
 
 
-def loop(x, n_fft, win, hop):
+def loop(x, n_fft, win, hop, kind="hann"):
     """Frame by frame: the zeros before, the window, the DFT."""
-    window = np.hanning(win + 1)[:-1]
+    window = np.hamming(win) if kind == "hamming" else np.hanning(win + 1)[:-1]
     count = -(-(x.shape[1] + win - hop) // hop)
     padded = np.zeros((len(x), win - hop + count * hop))
     padded[:, win - hop : win - hop + x.shape[1]] = x
@@ -100,6 +100,7 @@ def test_the_gradient_is_finite():
         ((256, 512, 256), "win_length <= n_fft"),
         ((512, 512, 200), "must divide"),
         ((512, 512, 512), "leaves samples"),
+        ((512, 512, 256, "hannn"), "hann or hamming, got 'hannn'"),
     ],
 )
 def test_impossible_shapes_are_refused(shape, message):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,15 @@ import pytest
 
 from dynse.audio.activity import active_frames
 from dynse.data.bank import Bank
-from dynse.data.mixing import MixingConfig, draw_batch, draw_crop, draw_f0, load_source, mix
+from dynse.data.mixing import (
+    MixingConfig,
+    draw_batch,
+    draw_crop,
+    draw_f0,
+    load_source,
+    mix,
+    unit_rms_factor,
+)
 from dynse.data.pitch import HOP_LENGTH, Pitch
 
 RATE = 16000
@@ -144,3 +154,18 @@ def test_f0_comes_from_where_the_crop_does():
         np.testing.assert_allclose(f0_hz[:32], crop[np.arange(32) * 256], rtol=1e-6)
     batch = draw_batch(source, source, jax.random.key(0), MixingConfig(batch_size=2, crop_s=0.5))
     assert batch.f0_hz.shape == (2, 33)
+
+
+def test_mixtures_of_unit_rms():
+    """Noisy at an RMS of 1, clean by the same factor; silence stays silence."""
+    rng = np.random.default_rng(0)
+    speech, noise = (
+        load_source(bank_of([(3000 * rng.normal(size=RATE)).astype(np.int16)])) for _ in range(2)
+    )
+    config = MixingConfig(batch_size=3, crop_s=0.2)
+    plain = draw_batch(speech, noise, jax.random.key(0), config)
+    unit = draw_batch(speech, noise, jax.random.key(0), dataclasses.replace(config, unit_rms=True))
+    factor = 1 / np.sqrt(np.square(plain.noisy).mean(-1, keepdims=True))
+    np.testing.assert_allclose(unit.noisy, factor * plain.noisy, rtol=1e-5)
+    np.testing.assert_allclose(unit.clean, factor * plain.clean, rtol=1e-5)
+    np.testing.assert_array_equal(unit_rms_factor(np.zeros((2, 8), np.float32)), [1, 1])

@@ -104,9 +104,17 @@ def test_modules_name_and_start_their_parameters():
     taps = Depthwise(4, 2).init(jax.random.key(0), jnp.zeros((1, 6, 400)), jnp.ones((1, 2, 400)))
     assert taps["params"]["kernel"].shape == (4, 400)
     assert 0.48 < np.abs(taps["params"]["kernel"]).max() <= 0.5
+    biased = Depthwise(4, use_bias=True)
+    taps = biased.init(jax.random.key(0), jnp.zeros((1, 3, 400)), jnp.ones((1, 2, 400)))
+    assert taps["params"]["bias"].shape == (400,)
 
 
-def test_the_module_adds_its_bias():
+def test_the_modules_add_their_biases():
+    kernel, bias = jnp.asarray([[1.0, 2.0], [3.0, 4.0]]), jnp.asarray([1.0, -2.0])
+    state, x = jnp.asarray([[[1.0, 1.0]]]), jnp.asarray([[[10.0, 100.0]]])
+    arguments = {"params": {"kernel": kernel, "bias": bias}}, state, x
+    _, y = Depthwise(2, use_bias=True).apply(*arguments)
+    assert_close(y, np.array([[[1.0 + 30.0 + 1.0, 2.0 + 400.0 - 2.0]]]))
     variables = {"params": {"kernel": jnp.eye(2), "bias": jnp.asarray([1.0, -2.0])}}
     assert_close(
         Pointwise(2).apply(variables, jnp.asarray([[[3.0, 5.0]]])), np.array([[[4.0, 3.0]]])

@@ -1,7 +1,6 @@
 import pytest
 
 from dynse.layers.conv import depthwise_cost, pointwise_cost
-from dynse.layers.conv1d import conv1d_cost
 from dynse.layers.conv2d import conv2d_cost, deconv2d_cost
 from dynse.layers.cost import (
     LayerCost,
@@ -21,8 +20,7 @@ def test_counts_by_hand():
     assert depthwise_cost("a", 3, 5) == LayerCost("a", 15, 15)
     assert batch_norm_cost("a", 5) == LayerCost("a", 10, 0)
     assert layer_norm_cost("a", 5) == LayerCost("a", 10, 0)
-    assert conv1d_cost("a", 1, 3, 5) == LayerCost("a", 15 + 5, 15)
-    assert conv1d_cost("a", 3, 5, 5, groups=5) == LayerCost("a", 15 + 5, 15)
+    assert depthwise_cost("a", 3, 5, use_bias=True) == LayerCost("a", 15 + 5, 15)
     assert conv2d_cost("a", (2, 5), 3, 4, outputs=7) == LayerCost("a", 120 + 4, 7 * 120)
     # Two groups of 2 inputs and 3 units each: 4 gates of 5 weights a unit, two biases a gate.
     assert grouped_lstm_costs("a", 4, 6, 2) == [

@@ -1,7 +1,6 @@
 """What every network between two waveforms shows of itself, beside `contract`."""
 
 import functools
-from typing import NamedTuple
 
 import contract
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dynse.layers.cost import total_macs, total_macs_at_outputs, total_params
+from dynse.models.waveform import enhance, enhance_step, init_waveform_state
 
 FRAMES = 401  # of 4 s, hop 10 ms
 
@@ -60,26 +60,9 @@ def counts(net):
     )
 
 
-class PathState(NamedTuple):
-    """Of the transform, the network and the inverse transform."""
-
-    analysis: object
-    network: object
-    synthesis: object
-
-
-def enhance_step(net, stft, variables, state, samples):
-    """From a block of hops to another, by what the network says of its input and output."""
-    transform = net.transform(stft)
-    analysis, seen = transform.step(state.analysis, samples)
-    network, output, _ = net.step(variables, state.network, net.inputs(seen))
-    synthesis, enhanced = transform.step_inverse(state.synthesis, net.estimate(seen, output))
-    return PathState(analysis, network, synthesis), enhanced
-
-
 def check_waveforms(net, variables, stft):
     """From waveform to waveform: blocks of hops equal the whole, and no sample sees the future."""
-    transform, hops = net.transform(stft), (3, 3)
+    hops = 3, 3
     delay = stft.win_length - stft.hop_length
     draw = np.random.default_rng(0)
     length = sum(hops) * stft.hop_length - delay
@@ -87,23 +70,20 @@ def check_waveforms(net, variables, stft):
 
     @jax.jit
     def whole(noisy):
-        seen = transform.forward(noisy)
-        _, output, _ = net.apply(variables, net.inputs(seen))
-        assert output.shape == (*seen.shape[:2], *net.frame_shape)
-        return transform.inverse(net.estimate(seen, output), noisy.shape[1])
+        return enhance(net, variables, noisy, stft=stft)[0]
 
     expected = np.asarray(whole(noisy))
     assert expected.shape == noisy.shape
     assert expected.dtype == np.float32
     assert np.abs(expected).max() > 1e-3
 
-    step = jax.jit(functools.partial(enhance_step, net, stft, variables))
+    step = jax.jit(functools.partial(enhance_step, net, variables, stft))
     flushed = np.pad(noisy, ((0, 0), (0, delay)))
-    state = PathState(transform.init_state(2), net.init_state(2), transform.init_state(2))
+    state = init_waveform_state(net, stft, 2)
     blocks, start = [], 0
     for count in hops:
         end = start + count * stft.hop_length
-        state, block = step(state, flushed[:, start:end])
+        state, block, _ = step(state, flushed[:, start:end])
         blocks.append(np.asarray(block))
         start = end
     enhanced = np.concatenate(blocks, axis=1)[:, delay:]

@@ -34,8 +34,8 @@ def test_published_counts_and_widths():
     decoders = [shapes[f"decoder{i}"]["deconv"]["kernel"].shape for i in range(6, -1, -1)]
     inputs, outputs = (128, 128, 64, 64, 32, 32, 32), (64, 32, 32, 16, 16, 16, 1)
     assert decoders == [(2, 5, *pair) for pair in zip(inputs, outputs, strict=True)]
-    assert shapes["block17"]["conv1"]["kernel"].shape == (1, 256, 512)
-    assert shapes["block17"]["depthwise"]["kernel"].shape == (3, 1, 512)
+    assert shapes["block17"]["conv1"]["kernel"].shape == (256, 512)
+    assert shapes["block17"]["depthwise"]["kernel"].shape == (3, 512)
     assert net.dilations == (1, 2, 4, 8, 16, 32) * 3
     assert net.receptive_field_frames == 7 + 3 * 2 * 63 + 7
 
@@ -99,13 +99,13 @@ def reference(net, variables, frames):
 
 def block(params, stats, x, dilation):
     """The residual block in PyTorch, x (B, C, T)."""
-    h = torch_layers.conv1d(params["conv1"], x)
+    h = torch_layers.pointwise(params["conv1"], x)
     h = torch_layers.prelu(params["prelu1"], h)
     h = torch_layers.batch_norm(params["norm1"], stats["norm1"], h)
-    h = torch_layers.conv1d(params["depthwise"], h, dilation=dilation, groups=h.shape[1])
+    h = torch_layers.depthwise(params["depthwise"], h, dilation)
     h = torch_layers.prelu(params["prelu2"], h)
     h = torch_layers.batch_norm(params["norm2"], stats["norm2"], h)
-    return x + torch_layers.conv1d(params["conv2"], h)
+    return x + torch_layers.pointwise(params["conv2"], h)
 
 
 def test_the_residual_block_is_that_of_pytorch():

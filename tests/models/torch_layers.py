@@ -42,12 +42,18 @@ def glu(layer, params, *arguments):
     return layer(params["linear"], *arguments) * b.sigmoid()
 
 
-def conv1d(params, x, *, dilation=1, groups=1):
+def depthwise(params, x, dilation):
     """Causal, of x (B, C, T)."""
     functional = pytest.importorskip("torch.nn.functional")
-    kernel = tensor(params["kernel"]).permute(2, 1, 0)
+    kernel = tensor(params["kernel"]).T[:, None]
     x = functional.pad(x, ((kernel.shape[2] - 1) * dilation, 0))
-    return functional.conv1d(x, kernel, tensor(params["bias"]), dilation=dilation, groups=groups)
+    bias = tensor(params["bias"])
+    return functional.conv1d(x, kernel, bias, dilation=dilation, groups=len(kernel))
+
+
+def pointwise(params, x):
+    """Of x (B, C, T)."""
+    return dense(params, x.transpose(1, 2)).transpose(1, 2)
 
 
 def dense(params, x):

@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 
+from dynse.layers.cost import LayerCost
 from dynse.pruning.accounting import (
     Sizes,
     by_group,
     entropy_bits,
     frequency_bits,
     position_bits,
+    pruned_macs,
     published_bits,
     sizes,
 )
@@ -99,3 +101,11 @@ def test_sizes_and_rates(tmp_path):
 def test_wrong_axes(axes):
     with pytest.raises(ValueError, match="expected distinct axes below 2"):
         by_group(np.zeros((2, 3)), axes)
+
+
+def test_macs_of_the_weights_that_are_left():
+    """6 of 8 weights at 10 positions, 3 of 4 at one; what has no MACs needs no weights."""
+    layers = [LayerCost("fc1", 11, 80), LayerCost("norm", 6, 0), LayerCost("fc2", 4, 4)]
+    assert pruned_macs(layers, PARAMS, GROUPS) == pytest.approx(60 + 3)
+    with pytest.raises(ValueError, match="below 'fc2', got none"):
+        pruned_macs(layers, PARAMS, {"fc1/kernel": (1,)})

@@ -71,27 +71,38 @@ def test_each_tensor_at_its_ratio_and_one_step_beyond(name):
 
 
 @pytest.mark.parametrize(
-    ("model", "ranks"),
+    ("model", "kinds"),
     [
-        (FDNN(bins=9, hidden=(4, 4)), {2}),
-        (LSTMMapping(bins=9, hidden=(4, 4)), {2}),
-        (TCNN(frame_length=40, channels=(2, 2, 3), inner=4, stacks=1, blocks=1), {3, 4}),
-        (GCRN(bins=9, channels=(2, 4)), {2, 4}),
+        (FDNN(bins=9, hidden=(4, 4)), {"matrix"}),
+        (LSTMMapping(bins=9, hidden=(4, 4)), {"matrix"}),
+        (
+            TCNN(frame_length=40, channels=(2, 2, 3), inner=4, stacks=1, blocks=1),
+            {"convolution", "depthwise", "pointwise"},
+        ),
+        (GCRN(bins=9, channels=(2, 4)), {"matrix", "convolution"}),
     ],
     ids=["fdnn", "lstm", "tcnn", "gcrn"],
 )
-def test_groups_of_the_four_nets(model, ranks):
-    """Every kernel has groups, by its rank alone, and nothing else has."""
+def test_groups_of_the_four_nets(model, kinds):
+    """Every kernel has the groups of its kind of layer, and nothing else has."""
     frames = jnp.zeros((1, 1, *model.frame_shape))
     params = jax.eval_shape(model.init, jax.random.key(0), frames)["params"]
-    axes = {2: (1,), 3: (0,), 4: (0, 1)}
-    kernels = {
-        path: axes[tensor.ndim]
+    axes = {"matrix": (1,), "convolution": (0, 1), "depthwise": (0,), "pointwise": ()}
+
+    def kind(path, rank):
+        if rank == 4:
+            return "convolution"
+        if path.startswith("block"):
+            return "depthwise" if "depthwise" in path else "pointwise"
+        return "matrix"
+
+    found = {
+        path: kind(path, tensor.ndim)
         for path, tensor in named_tensors(params).items()
         if path.endswith("kernel")
     }
-    assert groups_by_rank(params) == kernels
-    assert {len(axes) for axes in kernels.values()} == {max(1, rank - 2) for rank in ranks}
+    assert groups_by_rank(params) == {path: axes[name] for path, name in found.items()}
+    assert set(found.values()) == kinds
 
 
 @pytest.mark.usefixtures("quick_programs")

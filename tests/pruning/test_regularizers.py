@@ -1,5 +1,7 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from pruning.reference import GROUPS, make_params, wide
 
@@ -10,6 +12,7 @@ from dynse.pruning import (
     set_tensors,
     sparse_group_lasso,
     unstructured,
+    with_penalty,
 )
 
 LAMBDA1, LAMBDA2 = 0.7, 0.03
@@ -89,3 +92,47 @@ def test_all_zero():
         lambdas_by_share(1.0, zeros, GROUPS)
     with pytest.raises(ValueError, match="positive loss"):
         lambdas_by_share(0.0, set_tensors(zeros, {}), GROUPS)
+
+
+def test_an_optimiser_of_the_loss_and_the_penalty():
+    """The same updates, clipping included, as of the gradient of their sum."""
+    params = jax.tree.map(jnp.asarray, make_params())
+    inner = optax.chain(optax.clip_by_global_norm(1.0), optax.amsgrad(0.1))
+
+    def penalty(params, weights):
+        return sparse_group_lasso(params, GROUPS, *weights)
+
+    def loss(params):
+        return sum(jnp.square(leaf - 0.1).sum() for leaf in jax.tree.leaves(params))
+
+    weights = (LAMBDA1, LAMBDA2)
+    optimizer = with_penalty(inner, penalty, weights)
+    update, plain, slope = jax.jit(optimizer.update), jax.jit(inner.update), jax.jit(jax.grad(loss))
+    both = jax.jit(jax.grad(lambda params: loss(params) + penalty(params, weights)))
+    state, expected_state = optimizer.init(params), inner.init(params)
+    for _ in range(2):
+        updates, state = update(slope(params), state, params)
+        expected, expected_state = plain(both(params), expected_state, params)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), updates, expected)
+    without = optax.tree.norm(jax.tree.map(jnp.subtract, both(params), slope(params)))
+    assert without > 1e-4
+    with pytest.raises(ValueError, match="expected the parameters"):
+        optimizer.update(params, state)
+
+
+def test_other_weights_of_the_penalty_need_no_other_program():
+    params = jax.tree.map(jnp.asarray, make_params())
+    traces = []
+
+    def penalty(params, weights):
+        traces.append(None)
+        return weights * l1_penalty(params, GROUPS, 1.0)
+
+    update = jax.jit(with_penalty(optax.sgd(1.0), penalty, 0.1).update)
+    moved = []
+    for weight in (0.1, 0.2):
+        state = with_penalty(optax.sgd(1.0), penalty, weight).init(params)
+        updates, _ = update(jax.tree.map(jnp.zeros_like, params), state, params)
+        moved.append(np.abs(updates["fc1"]["kernel"]).max())
+    assert len(traces) == 1
+    assert moved[1] == pytest.approx(2 * moved[0], rel=1e-5)

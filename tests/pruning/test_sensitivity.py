@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from pruning.reference import (
@@ -189,6 +190,64 @@ def test_a_sweep_of_one_common_threshold(sweep):
         np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
+def test_only_what_a_mask_changes_runs_again():
+    """The net as it is once for each new batch or net, of a candidate what follows its tensor."""
+    ran = []
+
+    def layer(name, kernel, h):
+        def count(y):
+            ran.append(name)
+            return y
+
+        y = jnp.tanh(h @ kernel)
+        return jax.pure_callback(count, y, y, vmap_method="expand_dims")
+
+    def loss(params, batch):
+        h = layer("first", params["first"], batch)
+        return (layer("left", params["left"], h) - layer("right", params["right"], h)).mean()
+
+    draw = np.random.default_rng(0)
+    shapes = {"first": (3, 4), "left": (4, 2), "right": (4, 2)}
+    params = {name: jnp.asarray(draw.normal(size=shape)) for name, shape in shapes.items()}
+    batch, other = (jnp.asarray(draw.normal(size=(5, 3))) for _ in range(2))
+    magnitudes = group_magnitudes(params, dict.fromkeys(params, ()))
+    sweep = make_sweep(loss)
+
+    def runs(rows, params, *batches):
+        ran.clear()
+        losses = sweep(params, magnitudes, np.float32(rows), batches)
+        for row, value in zip(rows, losses, strict=True):
+            pruned = {
+                name: np.where(abs(params[name]) > threshold, params[name], 0)
+                for name, threshold in zip(sorted(params), row, strict=True)
+            }
+            first = [np.tanh(batch @ pruned["first"]) for batch in batches]
+            sides = [np.tanh(h @ pruned["left"]) - np.tanh(h @ pruned["right"]) for h in first]
+            np.testing.assert_allclose(value, np.mean(sides), atol=1e-6)
+        return sorted(ran)
+
+    everything = ["first", "left", "right"]
+    assert runs([[0, 0, 0.5]], params, batch) == sorted([*everything, "right"])
+    assert runs([[0, 0.5, 0], [0, 0, 0.5]], params, batch) == ["left", "right"]
+    assert runs([[0, 0.5, 0.5]], params, batch) == ["left", "right"]
+    assert runs([[0.5, 0, 0]], params, batch) == everything
+    assert runs([[0, 0, 0]], params, batch) == []
+    assert runs([[0, 0, 0]], params, other) == everything
+    assert runs([[0, 0, 0]], params, batch, other) == sorted(2 * everything)
+    again = {name: tensor + 0 for name, tensor in params.items()}
+    assert runs([[0, 0, 0]], again, other) == everything
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_workers_do_not_change_the_losses(sweep, chunk):
+    thresholds = np.float32([[0, 0, 0], [0.1, 0, 0], [0.2, 0, 0], [0, 0.1, 0], [0, 0, 0.1]])
+    magnitudes = group_magnitudes(PARAMS, unstructured(GROUPS))
+    expected = sweep(PARAMS, magnitudes, thresholds, BATCHES)
+    several = make_sweep(mean_square, chunk=chunk, workers=2)
+    found = several(PARAMS, magnitudes, thresholds, BATCHES)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -208,3 +267,5 @@ def test_no_batch_and_no_chunk(sweep):
         analyze_sensitivity(sweep, PARAMS, GROUPS, [], alpha=1)
     with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
         make_sweep(mean_square, chunk=0)
+    with pytest.raises(ValueError, match="chunk must be at least 1, got 1; workers too, got 0"):
+        make_sweep(mean_square, workers=0)

@@ -34,8 +34,8 @@ def interrupted(monkeypatch, after):
     """Make the train step of the next run raise after some steps."""
     original = runs.train_step
 
-    def broken(config):
-        step, count = original(config), [0]
+    def broken(config, **options):
+        step, count = original(config, **options), [0]
 
         def counted(*args):
             count[0] += 1

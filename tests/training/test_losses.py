@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from dynse.audio.stft import STFT
-from dynse.training.losses import EPS, compressed_spectral_loss, waveform_loss
+from dynse.training.losses import (
+    EPS,
+    compressed_spectral_loss,
+    squared_error,
+    waveform_loss,
+)
 
 SMALL = STFT(64, 64, 32)
 
@@ -96,3 +101,10 @@ def test_the_waveform_loss_is_minus_the_snr_until_its_limit():
     assert loss(0.0) == pytest.approx(10 * np.log10(1 + 1e-3), abs=1e-3)
     assert loss(10.0) == pytest.approx(10 * np.log10(0.1 + 1e-3), abs=1e-3)
     assert loss(100.0) == pytest.approx(-30, abs=1e-2)
+
+
+def test_the_squared_error_of_each_utterance():
+    output = np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2)
+    target = np.zeros_like(output)
+    target[1] = output[1] + 2
+    np.testing.assert_allclose(squared_error(output, target), [np.square(output[0]).mean(), 4])
