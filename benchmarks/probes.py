@@ -16,8 +16,8 @@ Counts: additions a frame of each probe, and of all as a share of the network's 
 Times: the nets take turns in random order; a round is the median over its turns. The share is what
 probes add to the network's time of the same round, as median and quartiles over rounds. The
 network a second time, compiled anew, says how small a share can be told from none. Beside them the
-additions alone, as an engine would do them: a compiled loop over one frame's channels that adds the
-weights of the open ones, as a share of the network's time for a frame.
+additions alone, as an engine would do them: a compiled loop over the channels that are read which
+adds the weights, to all outputs, of the open ones, as a share of the network's time for a frame.
 Writes benchmarks/results/probes.json.
 """
 
@@ -43,6 +43,7 @@ from dynse.probes import (
     frame_bits,
     make_probe,
     outputs,
+    stack_probes,
 )
 from dynse.training.loop import write_json
 
@@ -215,30 +216,22 @@ def _time_sums(
     """Time of a loop that adds weights, checked against the probes; bits (T, S) of all frames."""
     import numba
 
+    _, stack = stack_probes(probes, bits.shape[-1])
+    bits, bias = np.asarray(bits), np.asarray(stack.bias)
+    channels = np.flatnonzero(np.any(stack.weights, axis=0))
+    rows, width = np.ascontiguousarray(np.transpose(stack.weights)[channels]), len(bias)
+
     @numba.njit
-    def add(bits, channels, first, widths, weights, sums):
-        place = 0
+    def add(bits, channels, rows, sums):
         for i in range(len(channels)):
             if bits[channels[i]]:
-                for k in range(widths[i]):
-                    sums[first[i] + k] += weights[place + k]
-            place += widths[i]
+                for k in range(width):  # a constant: compiled to few instructions
+                    sums[k] += rows[i, k]
 
-    # Of all probes, each channel with its first output, and its weights one after the other.
-    channels, first, widths, weights, bias = [], [], [], [], []
-    for probe in probes.values():
-        count, width = probe.weights.shape
-        channels.append(np.asarray(probe.channels))
-        first.append(np.full(count, sum(map(len, bias))))
-        widths.append(np.full(count, width))
-        weights.append(np.asarray(probe.weights).ravel())
-        bias.append(np.asarray(probe.bias))
-    lists = tuple(np.concatenate(part) for part in (channels, first, widths, weights))
-    bits, bias = np.asarray(bits), np.concatenate(bias)
     found = np.tile(bias, (len(bits), 1))
     for frame, sums in zip(bits, found, strict=True):
-        add(frame, *lists, sums)
-    expected = np.concatenate([outputs(probe, bits) for probe in probes.values()], axis=1)
+        add(frame, channels, rows, sums)
+    expected = np.concatenate([outputs(probes[name], bits) for name in sorted(probes)], axis=1)
     if not np.abs(found - expected).max() < 1e-4:
         raise RuntimeError("the loop's sums are not those of the probes")
     rounds = np.zeros(arguments.rounds)
@@ -246,7 +239,7 @@ def _time_sums(
         started = time.perf_counter()
         for _ in range(arguments.turns):
             for frame, sums in zip(bits, found, strict=True):
-                add(frame, *lists, sums)
+                add(frame, channels, rows, sums)
         spent = time.perf_counter() - started
         rounds[index] = 1e6 * spent / (arguments.turns * len(bits))
     low, median, high = np.quantile(rounds, [0.25, 0.5, 0.75]).round(3).tolist()
