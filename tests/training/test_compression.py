@@ -120,6 +120,7 @@ def halved(params, groups):
     return masks_by_thresholds(params, groups, thresholds)
 
 
+@pytest.mark.slow
 def test_masks_and_penalty_hold_through_a_run_and_its_checkpoints(tmp_path):
     """Pruned weights stay at 0, all others move; a finished run is read and not made again."""
     config = published("gcrn")
