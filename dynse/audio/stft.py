@@ -1,14 +1,12 @@
 """Short-time Fourier transform and its inverse as steps over blocks of hops.
 
-Frame t sees the samples [t * hop - (win - hop), t * hop + hop): a frame is complete as soon as its
-last hop has arrived, zeros stand before the first sample and after the last. Analysis and
+Frames are those of `dynse.audio.framing`: [t * hop - (win - hop), t * hop + hop). Analysis and
 synthesis share the window w, a periodic Hann or a symmetric Hamming one; the synthesis is the
 least-squares one of Griffin and Lim (1984),
 
     x[n] = sum_t w[n - t hop] y_t[n - t hop] / sum_t w^2[n - t hop],
 
 so the inverse of an unchanged spectrum is the signal itself, first and last sample included.
-Offline is a step over all hops at once: one code, any block size, the same result.
 """
 
 from __future__ import annotations
@@ -21,9 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dynse.audio.framing import Framing
+
 
 @dataclasses.dataclass(frozen=True)
-class STFT:
+class STFT(Framing):
     """Shape of the transform, in samples.
 
     Attributes:
@@ -65,11 +65,6 @@ class STFT:
         """Frequency bins F = n_fft / 2 + 1."""
         return self.n_fft // 2 + 1
 
-    @property
-    def past(self) -> int:
-        """Samples that a frame shares with those before it: win_length - hop_length."""
-        return self.win_length - self.hop_length
-
     @functools.cached_property
     def window(self) -> np.ndarray:
         """The window (win_length,) float32."""
@@ -84,14 +79,6 @@ class STFT:
         """sum_t w^2[n - t hop], periodic in the hop: (hop_length,) float32."""
         return (self.window**2).reshape(-1, self.hop_length).sum(0)
 
-    def frames(self, samples: int) -> int:
-        """Frames T that cover a signal of so many samples."""
-        return -(-(samples + self.past) // self.hop_length)
-
-    def init_state(self, batch_size: int) -> jax.Array:
-        """Past samples before the first: zeros (B, win_length - hop_length)."""
-        return jnp.zeros((batch_size, self.past), jnp.float32)
-
     def step(self, state: jax.Array, samples: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Spectra of the frames that end in a block of hops.
 
@@ -105,17 +92,8 @@ class STFT:
         Raises:
             ValueError: where the block is no whole number of hops.
         """
-        if samples.ndim != 2 or samples.shape[1] % self.hop_length:
-            raise ValueError(f"expected samples (B, T * {self.hop_length}), got {samples.shape}")
-        signal = jnp.concatenate([state, samples], axis=1)
-        hops = signal.reshape(signal.shape[0], -1, self.hop_length)
-        count = samples.shape[1] // self.hop_length
-        # A frame is win/hop neighbouring hops: slices instead of a gather of every sample.
-        framed = jnp.concatenate(
-            [hops[:, k : k + count] for k in range(self.win_length // self.hop_length)], axis=-1
-        )
-        spectrum = jnp.fft.rfft(framed * self.window, self.n_fft)
-        return signal[:, samples.shape[1] :], spectrum
+        state, framed = self.cut(state, samples)
+        return state, jnp.fft.rfft(framed * self.window, self.n_fft)
 
     def step_inverse(self, state: jax.Array, spectrum: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Samples that are complete once the frames of a block have been added.
@@ -133,33 +111,6 @@ class STFT:
         """
         if spectrum.ndim != 3 or spectrum.shape[2] != self.bins:
             raise ValueError(f"expected a spectrum (B, T, {self.bins}), got {spectrum.shape}")
-        batch, count, _ = spectrum.shape
-        overlaps = self.win_length // self.hop_length
         framed = jnp.fft.irfft(spectrum, self.n_fft)[..., : self.win_length] * self.window
-        hops = framed.reshape(batch, count, overlaps, self.hop_length)
-        waiting = state.reshape(batch, overlaps - 1, self.hop_length)
-        total = jnp.pad(waiting, ((0, 0), (0, count), (0, 0)))
-        for k in range(overlaps):
-            total = total + jnp.pad(hops[:, :, k], ((0, 0), (k, overlaps - 1 - k), (0, 0)))
-        done = total[:, :count] / self._overlap_energy
-        return total[:, count:].reshape(batch, -1), done.reshape(batch, -1)
-
-    def forward(self, samples: jax.Array) -> jax.Array:
-        """Spectrum of whole signals: (B, N) -> (B, T, F) complex64, T = frames(N)."""
-        batch, length = samples.shape
-        missing = self.frames(length) * self.hop_length - length
-        padded = jnp.pad(samples, ((0, 0), (0, missing)))
-        return self.step(self.init_state(batch), padded)[1]
-
-    def inverse(self, spectrum: jax.Array, length: int) -> jax.Array:
-        """Signals of `length` samples from the spectrum that `forward` gave: (B, T, F) -> (B, N).
-
-        Raises:
-            ValueError: where the frames do not cover `length` samples.
-        """
-        if spectrum.shape[1] < self.frames(length):
-            raise ValueError(
-                f"{length} samples need {self.frames(length)} frames, got {spectrum.shape[1]}"
-            )
-        state = self.init_state(spectrum.shape[0])
-        return self.step_inverse(state, spectrum)[1][:, self.past : self.past + length]
+        state, total = self.overlap_add(state, framed)
+        return state, (total / self._overlap_energy).reshape(len(spectrum), -1)

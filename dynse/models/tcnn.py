@@ -18,6 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dynse.audio.sample_frames import SampleFrames
 from dynse.audio.stft import STFT
 from dynse.layers.activation import PReLU, dropout, prelu_cost
 from dynse.layers.conv import Depthwise, Pointwise, depthwise_cost, pointwise_cost
@@ -31,7 +32,6 @@ from dynse.layers.conv2d import (
 )
 from dynse.layers.cost import LayerCost
 from dynse.layers.norm import BatchNorm, batch_norm_cost
-from dynse.layers.sample_frames import SampleFrames
 from dynse.models.conv_fsenet import Aux
 
 TAPS = (2, 5)

@@ -2,8 +2,8 @@ import jax
 import numpy as np
 import pytest
 
+from dynse.audio.sample_frames import SampleFrames
 from dynse.audio.stft import STFT
-from dynse.layers.sample_frames import SampleFrames
 
 
 def audio(length, seed=0):
