@@ -137,6 +137,8 @@ class Config:
         per_snr: test mixtures at each SNR, at most.
         train_minutes: time that all training may take together; None for no limit.
         epochs: passes over the training speech, in place of the number of steps.
+        bisect: halve the grid of ratios in place of Algorithm 1's walk along it: a third of the
+            evaluations, and the same ratio where the loss rises as more is pruned.
     """
 
     corpus: str
@@ -147,21 +149,26 @@ class Config:
     per_snr: int = 8
     train_minutes: float | None = None
     epochs: int | None = None
+    bisect: bool = True
 
 
-def runs(nets: Mapping[str, NetConfig], loop: LoopConfig, **mixing: Any) -> dict[str, RunConfig]:
+def runs(
+    nets: Mapping[str, NetConfig], loop: LoopConfig, *, valid_batches: int = 4, **mixing: Any
+) -> dict[str, RunConfig]:
     """How nets are trained: the papers' four as published, the others by their own recipes."""
     published = RunConfig(
         stft=STFT(320, 320, 160, "hamming"),
         mixing=MixingConfig(**mixing, unit_rms=True),
         optimizer=AMSGradConfig(),
         loop=loop,
+        valid_batches=valid_batches,
         loss="target",
     )
     own = RunConfig(
         mixing=MixingConfig(**mixing),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=20),
         loop=loop,
+        valid_batches=valid_batches,
         waveform_weight=0.03,
     )
     return {
@@ -199,22 +206,20 @@ PRESETS: Mapping[str, Config] = {
     ),
     "smoke": Config(
         corpus="smoke",
-        runs={
-            name: dataclasses.replace(run, valid_batches=1)
-            for name, run in runs(
-                {
-                    "fdnn": FDNNConfig((16, 16)),
-                    "lstm": LSTMConfig((8,)),
-                    "tcnn": TCNNConfig((2, 2, 2, 2), inner=4, stacks=1, blocks=1),
-                    "gcrn": GCRNConfig((2, 2, 2)),
-                    "conv_fsenet": gated(8, 12, stacks=1, blocks=1),
-                    "nsnet2": NsNet2Config(8, 8, 8),
-                },
-                LoopConfig(steps=12, log_every=6, validate_every=6, checkpoint_every=6),
-                batch_size=2,
-                crop_s=1.0,
-            ).items()
-        },
+        runs=runs(
+            {
+                "fdnn": FDNNConfig((16, 16)),
+                "lstm": LSTMConfig((8,)),
+                "tcnn": TCNNConfig((2, 2, 2, 2), inner=4, stacks=1, blocks=1),
+                "gcrn": GCRNConfig((2, 2, 2)),
+                "conv_fsenet": gated(8, 12, stacks=1, blocks=1),
+                "nsnet2": NsNet2Config(8, 8, 8),
+            },
+            LoopConfig(steps=12, log_every=6, validate_every=6, checkpoint_every=6),
+            valid_batches=1,
+            batch_size=2,
+            crop_s=1.0,
+        ),
         limits=SHARES,
         # A net of twelve steps has no scores to lose.
         rule=StopRule(iterations=2, least_pruned=0.0, largest_drop={}),
@@ -232,7 +237,7 @@ PRESETS: Mapping[str, Config] = {
                 "conv_fsenet": gated(128, 256),
                 "nsnet2": NsNet2Config(),
             },
-            LoopConfig(steps=3000, validate_every=100, checkpoint_every=100),
+            LoopConfig(steps=1200, validate_every=100, checkpoint_every=100),
             batch_size=8,
             snr_db=(-5.0, 5.0),
         ),
@@ -253,6 +258,7 @@ PRESETS: Mapping[str, Config] = {
                 "nsnet2": NsNet2Config(),
             },
             LoopConfig(log_every=100, validate_every=1000, checkpoint_every=1000),
+            valid_batches=32,
             batch_size=16,
             crop_s=4.0,
             snr_db=(-5.0, 0.0),
@@ -260,6 +266,7 @@ PRESETS: Mapping[str, Config] = {
         limits=PUBLISHED,
         per_snr=42,
         epochs=30,
+        bisect=False,
     ),
 }
 
@@ -319,7 +326,7 @@ def main(arguments: Arguments) -> CompressionRecord:
         scoring = VariantScores(
             model, run.stft, corpus, pool, run_dir / "scores", run.mixing.unit_rms, run.seed
         )
-        job = Compression(arguments, run, limits, config.rule, corpus, scoring, valid_set, console)
+        job = Compression(arguments, run, limits, config, corpus, scoring, valid_set, console)
         stages = job.stages(run_dir, _without_empty(variables))
         record = _record(job, stages, test_set, run_dir)
     save_compression_record(run_dir / "records" / f"{job.name}.json", record)
@@ -342,14 +349,15 @@ class Compression:
         arguments: Arguments,
         run: RunConfig,
         limits: Limits,
-        rule: StopRule,
+        config: Config,
         corpus: Corpus,
         scoring: VariantScores,
         valid_set: TestSet,
         console: Console,
     ) -> None:
         self.pipeline, self.regularized = arguments.pipeline, arguments.regularizer
-        self.net, self.run, self.limits, self.rule = run.net.kind, run, limits, rule
+        self.net, self.run, self.limits = run.net.kind, run, limits
+        self.rule, self.bisect = config.rule, config.bisect
         self.corpus, self.scoring, self.valid_set = corpus, scoring, valid_set
         self.console = console
         self.batches = validation_batches(run, corpus)
@@ -372,6 +380,7 @@ class Compression:
             "regularized": self.regularized,
             "limits": dataclasses.asdict(self.limits),
             "rule": dataclasses.asdict(self.rule),
+            "bisect": self.bisect,
             "corpus": self.corpus.fingerprint,
             "valid_set": self.valid_set.sha256,
         }
@@ -406,7 +415,7 @@ class Compression:
             start,
             whole,
             analyze=lambda params: analyze_sensitivity(
-                sweep, params, whole, self.batches, alpha=self.alphas[0]
+                sweep, params, whole, self.batches, alpha=self.alphas[0], bisect=self.bisect
             ),
             finetune=train_on,
             score=lambda params: self.scoring.means(params, self.valid_set),
