@@ -3,8 +3,9 @@
     python experiments/evaluate.py --run runs/dyncp-default/dyncp
     python experiments/evaluate.py --run runs/dyncp-default/dyncp --corpus FOLDER --split test
     python experiments/evaluate.py --run RUN --file noisy.wav --out enhanced.wav
+    python experiments/evaluate.py --run RUN/iteration-5/clustered.packed --file noisy.wav
 
-The first two write a record and a report beside the run and print the table, with the noisy input
+A run is the folder of a trained net, or the packed file of a compressed one. The first two write a record and a report beside the run and print the table, with the noisy input
 and the oracle Wiener gain for comparison; about a second a mixture on a laptop CPU. The third
 enhances one file of any common format and rate.
 """
@@ -28,6 +29,7 @@ from dynse.evaluation.dyncp import DynCPReport
 from dynse.evaluation.metric_process import MetricPool
 from dynse.evaluation.scoring import score_net, score_references
 from dynse.models.waveform import enhance
+from dynse.pruning.job import load_packed_run
 from dynse.training.runs import load_run
 from dynse.training.start import start_experiment
 
@@ -37,7 +39,7 @@ class Arguments:
     """Score a trained run, or enhance a file with it."""
 
     run: pathlib.Path
-    """Folder of one trained net, for instance runs/dyncp-default/dyncp."""
+    """Folder of one trained net, for instance runs/dyncp-default/dyncp, or a packed file."""
     corpus: pathlib.Path | None = None
     """Folder with clean/SPLIT/SPEAKER/* and noise/SPLIT/CLASS/*; else the embedded corpus."""
     split: str = "test"
@@ -47,7 +49,7 @@ class Arguments:
     per_snr: int = 8
     """Mixtures at each of -5, 0, 5, 10 and 15 dB, where a test set is drawn."""
     out_dir: pathlib.Path | None = None
-    """Where the report goes; RUN/evaluation-CORPUS if not given."""
+    """Where the report goes; if not given evaluation-CORPUS in RUN, or beside the file."""
     cache_dir: pathlib.Path | None = None
     """Where decoded corpora are kept; ~/.cache/dynse if not given."""
     file: pathlib.Path | None = None
@@ -59,7 +61,8 @@ class Arguments:
 def main(arguments: Arguments) -> pathlib.Path:
     """Score or enhance; gives the path of what was written."""
     console = start_experiment(arguments.cache_dir)
-    model, variables, run = load_run(arguments.run)
+    packed = arguments.run.is_file()
+    model, variables, run = (load_packed_run if packed else load_run)(arguments.run)
     if arguments.file is not None:
         noisy = read_audio(arguments.file)
         factor = unit_rms_factor(noisy) if run.mixing.unit_rms else 1
@@ -76,9 +79,10 @@ def main(arguments: Arguments) -> pathlib.Path:
         test_set = make_test_set(
             corpus, arguments.split, name=arguments.split, seed=0, per_snr=arguments.per_snr
         )
-    out_dir = arguments.out_dir or arguments.run / f"evaluation-{corpus.name}"
+    beside = arguments.run.parent if packed else arguments.run
+    out_dir = arguments.out_dir or beside / f"evaluation-{corpus.name}"
     valid_set = make_test_set(corpus, "valid", name="valid", seed=1, per_snr=4)
-    name = arguments.run.resolve().name
+    name = arguments.run.resolve().stem
     with MetricPool() as pool:
         references = score_references(corpus, test_set, out_dir / "records", pool)
         result = score_net(
@@ -93,8 +97,9 @@ def main(arguments: Arguments) -> pathlib.Path:
             pool=pool,
             config=dataclasses.asdict(run),
             seed=run.seed,
+            unit_rms=run.mixing.unit_rms,
         )
-    training = run.net.gate_training
+    training = getattr(run.net, "gate_training", None)
     report = DynCPReport(
         title=f"{name} on {corpus.name}",
         corpus=corpus,

@@ -69,6 +69,27 @@ class CompressedNet:
 
 
 @dataclasses.dataclass(frozen=True)
+class DenseRival:
+    """A dense net of the size of a pruned one, trained for as many steps in all.
+
+    Attributes:
+        of: name of the pruned net.
+        config: of the dense one, as JSON.
+        steps: of its training.
+        parameters: all of them.
+        macs: per frame.
+        scores: on the test set.
+    """
+
+    of: str
+    config: Mapping[str, Any]
+    steps: int
+    parameters: int
+    macs: int
+    scores: Scores
+
+
+@dataclasses.dataclass(frozen=True)
 class CompressionRecord:
     """One compression.
 
@@ -77,12 +98,14 @@ class CompressionRecord:
         pipeline: "C1" or "C2".
         seed: of all runs.
         regularized: whether a regulariser was at work.
+        common_threshold: whether one threshold pruned all tensors.
         noisy: scores of the input.
         trained: scores of the net before compression, trained without a regulariser.
         dense_bytes: of its parameters.
         dense_weights: that may be pruned.
         dense_macs: per frame.
         nets: on the way, in their order.
+        rival: a dense net as small, None where none was trained.
         stopped: why pruning stopped: "scores", "pruned" or "iterations".
         densities: path to the share of weights left after each iteration, 0 first.
         ratios: path to percent pruned by each iteration, of what was left.
@@ -107,12 +130,14 @@ class CompressionRecord:
     pipeline: str
     seed: int
     regularized: bool
+    common_threshold: bool
     noisy: Scores
     trained: Scores
     dense_bytes: int
     dense_weights: int
     dense_macs: int
     nets: tuple[CompressedNet, ...]
+    rival: DenseRival | None
     stopped: str
     densities: Mapping[str, tuple[float, ...]]
     ratios: Mapping[str, tuple[int, ...]]
@@ -136,23 +161,31 @@ class CompressionRecord:
     @property
     def name(self) -> str:
         """In tables."""
-        plain = "" if self.regularized else ", no regulariser"
-        return f"{self.net} {self.pipeline}{plain}"
+        rival = "" if self.regularized else ", no regulariser"
+        rival += ", one threshold" if self.common_threshold else ""
+        return f"{self.net} {self.pipeline}{rival}"
 
-    def loss_of(self, net: CompressedNet, metric: str) -> Interval:
+    def loss_of(self, net: CompressedNet | DenseRival, metric: str) -> Interval:
         """Mean of the net's score minus that of the trained net, paired by mixture."""
         return paired_difference(flat(net.scores, metric), flat(self.trained, metric))
+
+    def loses_little(self, net: CompressedNet) -> bool:
+        """Whether the net keeps to the goal."""
+        # A mean that is not a number keeps to no limit.
+        return all(self.loss_of(net, m).mean >= -most for m, most in LARGEST_LOSS.items())
 
     @property
     def best(self) -> CompressedNet | None:
         """The net of the highest published rate that loses little; None where all lose more."""
-        # A mean that is not a number keeps to no limit.
-        fine = [
-            net
-            for net in self.nets
-            if all(self.loss_of(net, m).mean >= -most for m, most in LARGEST_LOSS.items())
-        ]
+        fine = filter(self.loses_little, self.nets)
         return min(fine, key=lambda net: net.published_bytes, default=None)
+
+    @property
+    def best_pruned(self) -> CompressedNet:
+        """Of the nets that are not clustered the smallest that loses little, else the last."""
+        pruned = [net for net in self.nets if not net.clustered]
+        fine = filter(self.loses_little, pruned)
+        return min(fine, key=lambda net: net.weights, default=pruned[-1])
 
 
 def scores_by_snr(record: RunRecord) -> dict[str, dict[str, tuple[float | None, ...]]]:
@@ -197,6 +230,9 @@ def load_compression_record(path: Path) -> CompressionRecord:
             content[name] = {key: tuple(values) for key, values in content[name].items()}
         for name in ("evaluations", "lambdas", "alphas"):
             content[name] = tuple(content[name])
+        if (rival := content["rival"]) is not None:
+            scores = _scores(rival["scores"])
+            content["rival"] = DenseRival(**{**rival, "scores": scores})
         return CompressionRecord(**content)
     except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
         raise ValueError(f"{path} is no record of a compression: {error!r}") from error

@@ -17,13 +17,15 @@ from dynse.evaluation.compression_records import (
 from dynse.evaluation.figures import MARKERS, PALETTE, new_figure, png_bytes
 from dynse.evaluation.scores import machine
 from dynse.evaluation.sections import Figure, Report, Text
-from dynse.evaluation.statistics import mean_interval
+from dynse.evaluation.statistics import mean_interval, paired_difference
 from dynse.evaluation.tables import SYNTHETIC_PESQ, Table, metric_digits, metric_name
 
 
 def compression_tables(records: Sequence[CompressionRecord]) -> list[Table]:
     """What was reached, and of each record its scores, sizes and tensors."""
     tables = [reached_table(records)]
+    if any(record.rival for record in records):
+        tables.append(rival_table(records))
     for record in records:
         tables += [score_table(record), size_table(record), tensor_table(record)]
     return tables
@@ -54,6 +56,34 @@ def reached_table(records: Sequence[CompressionRecord]) -> Table:
         "rate counts no positions of the weights; the file's does, and can be loaded."
     )
     return Table("What compression reached", header, tuple(rows), (note,))
+
+
+def rival_table(records: Sequence[CompressionRecord]) -> Table:
+    """One row a compression with a rival: a pruned net and a dense one of its size."""
+    rows = []
+    for record in records:
+        if (rival := record.rival) is None:
+            continue
+        pruned = next(net for net in record.nets if net.name == rival.of)
+        cells = []
+        for metric in METRICS:
+            difference = paired_difference(
+                flat(pruned.scores, metric), flat(rival.scores, metric)
+            ).text(metric_digits(metric) + 1, signed=True)
+            means = [_mean(one.scores, metric) for one in (pruned, rival)]
+            cells += [*(f"{mean:.{metric_digits(metric)}f}" for mean in means), difference]
+        biases = round(record.dense_bytes / 4) - record.dense_weights
+        sizes = f"{pruned.weights + biases:,}", f"{rival.parameters:,}"
+        rows.append((record.name, str(record.seed), rival.of, *sizes, str(rival.steps), *cells))
+    header = ["net", "seed", "pruned net", "its parameters", "dense net's", "steps of each"]
+    for metric in map(metric_name, METRICS):
+        header += [f"{metric}, pruned", "dense", "difference"]
+    note = (
+        "Parameters: that are not zero, biases too; no positions are counted. Both nets were "
+        "trained for as many steps in all. Differences pruned minus dense, paired by mixture, "
+        "with 95 % bootstrap intervals."
+    )
+    return Table("Pruned nets and dense ones of their size", tuple(header), tuple(rows), (note,))
 
 
 def score_table(record: CompressionRecord) -> Table:

@@ -98,6 +98,7 @@ def score_net(
     training: Sequence[Mapping[str, Any]] = (),
     controls: bool = True,
     bytes_per_param: float = 4,
+    unit_rms: bool = False,
 ) -> NetResult:
     """Score a net and, where it has gates, its controls.
 
@@ -116,8 +117,11 @@ def score_net(
         training: lines of metrics.
         controls: score the controls of a gated net as well.
         bytes_per_param: mean over the parameters; 4 for float32.
+        unit_rms: scale each mixture to an RMS of 1 before the network, and back after it.
     """
-    enhanced = list(enhance_mixtures(model, variables, corpus, test_set, stft=stft))
+    enhanced = list(
+        enhance_mixtures(model, variables, corpus, test_set, stft=stft, unit_rms=unit_rms)
+    )
     layers = model.cost()
     gates: Mapping[str, Interval] = {}
     kept: Sequence[float] = ()

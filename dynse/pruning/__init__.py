@@ -3,8 +3,8 @@
 `groups` says what is pruned together, `regularizers` make it small, `masks` take it out and keep it
 out while training, `sensitivity` is Algorithm 1 of Tan and Wang, `iterate` Algorithm 2 and
 `clustering` Algorithm 3; `shrink` removes units that nothing is left of, `packed` is a file of what
-is left, `accounting` says how large that is, and `pipeline` does all of it in a folder. Nothing
-here trains or scores: that comes as functions.
+is left, `accounting` says how large that is, and `pipeline` does all of it in a folder. None of
+these trains or scores: that comes as functions, which `job` makes of a trained run.
 """
 
 from dynse.pruning.accounting import Sizes, pruned_macs, sizes
@@ -35,7 +35,12 @@ from dynse.pruning.regularizers import (
     sparse_group_lasso,
     with_penalty,
 )
-from dynse.pruning.sensitivity import Sensitivity, analyze_sensitivity, make_sweep
+from dynse.pruning.sensitivity import (
+    Sensitivity,
+    analyze_sensitivity,
+    make_sweep,
+    with_common_threshold,
+)
 from dynse.pruning.shrink import Shrunk, shrink
 
 __all__ = [
@@ -73,6 +78,7 @@ __all__ = [
     "sparse_group_lasso",
     "start_pruning",
     "unstructured",
+    "with_common_threshold",
     "with_masks",
     "with_penalty",
 ]

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from typing import Literal
 
 from dynse.exits import exit_weights, phase_layers
+from dynse.layers.cost import total_params
 from dynse.models.controlled import ControlledNet, GateControl
 from dynse.models.conv_fsenet import ConvFSENet, GateConfig
 from dynse.models.early_exit_nsnet2 import EarlyExitNsNet2
@@ -323,3 +324,50 @@ NETS = {
     "tcnn": TCNNConfig,
     "gcrn": GCRNConfig,
 }
+
+# Fields that are widths, of any of the nets.
+WIDTHS = ("channels", "first", "hidden", "inner", "wide", "width")
+
+
+def narrowed(net: NetConfig, share: float) -> NetConfig:
+    """The net with this share of every layer's width, rounded, at least 1.
+
+    Widths that must be divisible by a number of groups are rounded to its multiples.
+    """
+    multiple = getattr(net, "groups", 1)
+
+    def scaled(width: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        if isinstance(width, tuple):
+            return tuple(map(scaled, width))
+        return multiple * max(1, round(share * width / multiple))
+
+    present = {field.name for field in dataclasses.fields(net)}
+    changes = {name: scaled(getattr(net, name)) for name in WIDTHS if name in present}
+    return dataclasses.replace(net, **changes)
+
+
+def net_of_size(net: NetConfig, bins: int, parameters: int) -> NetConfig:
+    """The widest `narrowed` net of at most so many parameters.
+
+    Args:
+        net: not narrower than this.
+        bins: of the spectra.
+        parameters: most of them.
+
+    Raises:
+        ValueError: where the net at width 1 has more.
+    """
+
+    def size(share: float) -> int:
+        return total_params(narrowed(net, share).build(bins).cost())
+
+    if size(1) <= parameters:
+        return net
+    if size(0) > parameters:
+        raise ValueError(f"{net.kind} has at least {size(0)} parameters, got {parameters}")
+    low, high = 0.0, 1.0
+    # To a share that moves no width of a few thousand by one.
+    for _ in range(14):
+        middle = (low + high) / 2
+        low, high = (middle, high) if size(middle) <= parameters else (low, middle)
+    return narrowed(net, low)

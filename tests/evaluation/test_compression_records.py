@@ -8,6 +8,7 @@ import pytest
 from dynse.evaluation.compression_records import (
     CompressedNet,
     CompressionRecord,
+    DenseRival,
     flat,
     is_compression_record,
     load_compression_record,
@@ -18,6 +19,7 @@ from dynse.evaluation.compression_tables import (
     compression_tables,
     rate_figure,
     reached_table,
+    rival_table,
     score_table,
     size_table,
 )
@@ -57,18 +59,30 @@ NETS = (
 )
 
 
+RIVAL = DenseRival(
+    of="iteration 1",
+    config={"hidden": [4, 4]},
+    steps=30,
+    parameters=900,
+    macs=250,
+    scores=scores(0.781, 1.99),
+)
+
+
 def record(**changes):
     values = {
         "net": "fdnn",
         "pipeline": "C1",
         "seed": 0,
         "regularized": True,
+        "common_threshold": False,
         "noisy": scores(0.6, 1.5),
         "trained": scores(0.8, 2.0),
         "dense_bytes": 4000,
         "dense_weights": 100,
         "dense_macs": 500,
         "nets": NETS,
+        "rival": None,
         "stopped": "scores",
         "densities": {"fc1/kernel": (1.0, 0.5, 0.25)},
         "ratios": {"fc1/kernel": (50, 50)},
@@ -94,13 +108,15 @@ def test_the_smallest_net_that_loses_little():
     assert found.best is NETS[2]
     assert found.loss_of(NETS[2], "stoi").mean == pytest.approx(-0.009)
     assert record(nets=NETS[3:]).best is None
+    assert found.best_pruned is NETS[2]
+    assert record(nets=NETS[3:]).best_pruned is [net for net in NETS[3:] if not net.clustered][-1]
     silent = dataclasses.replace(NETS[2], scores={**NETS[2].scores, "pesq": {"0": (None,) * 6}})
     assert record(nets=(NETS[0], silent)).best is NETS[0]
 
 
 def test_round_trip(tmp_path):
     holed = dataclasses.replace(NETS[0], scores={"stoi": {"0": (0.5, None)}, "pesq": {"0": ()}})
-    saved = record(nets=(holed, *NETS[1:]))
+    saved = record(nets=(holed, *NETS[1:]), rival=RIVAL)
     path = save_compression_record(tmp_path / "record.json", saved)
     assert load_compression_record(path) == saved
     assert is_compression_record(path)
@@ -152,6 +168,23 @@ def test_tables_say_both_rates():
     titles = [table.title for table in compression_tables([found, record(pipeline="C2")])]
     assert titles[0] == "What compression reached"
     assert "Tensors of fdnn C2" in titles
+
+
+def test_a_pruned_net_beside_a_dense_one():
+    (row,) = rival_table([record(rival=RIVAL), record(pipeline="C2")]).rows
+    # 900 parameters that cannot be pruned, and the weights left.
+    assert row[:6] == ("fdnn C1", "0", "iteration 1", "950", "900", "30")
+    assert row[6:8] == ("0.791", "0.781")
+    assert row[8].startswith("+0.0100 [")
+    assert row[11].startswith("-0.030 [")
+    titles = [table.title for table in compression_tables([record(rival=RIVAL)])]
+    assert titles[1] == "Pruned nets and dense ones of their size"
+    assert titles[1] not in [table.title for table in compression_tables([record()])]
+
+
+def test_names_of_rivals():
+    name = record(regularized=False, common_threshold=True).name
+    assert name == "fdnn C1, no regulariser, one threshold"
 
 
 def test_the_figure():

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from dynse.audio.files import read_audio, write_audio
 from dynse.evaluation.compression_records import load_compression_record
 from dynse.pruning import load_packed
 
@@ -106,6 +107,23 @@ def test_clustering_alone_without_a_regulariser(run, script):
     assert "fdnn C2, no regulariser" in text
 
 
+def test_one_threshold_and_a_dense_rival(run, script):
+    folder, first = run
+    options = {"common_threshold": True, "rival": True, "iterations": 1}
+    record = start(script, folder, **options)
+    assert record.trained == first.trained
+    rival = record.rival
+    pruned = next(net for net in record.nets if net.name == rival.of)
+    biases = record.dense_bytes // 4 - record.dense_weights
+    assert rival.parameters <= pruned.weights + biases
+    assert rival.steps == 12 + (1 + pruned.iteration) * 4
+    assert load_compression_record(folder / "records" / "fdnn-C1-common-seed0.json") == record
+    # What one threshold took from each tensor, and Algorithm 1 as many in all.
+    assert record.nets[2].weights == pytest.approx(first.nets[2].weights, abs=2)
+    assert record.ratios != first.ratios
+    assert "Pruned nets and dense ones of their size" in (folder / "report.md").read_text()
+
+
 def test_a_trained_net_is_compressed(run, script, tmp_path):
     folder, first = run
     trained = folder / "fdnn-seed0"
@@ -115,6 +133,21 @@ def test_a_trained_net_is_compressed(run, script, tmp_path):
     assert record.trained == first.trained
     assert record.nets == first.nets[:2]
     assert not (tmp_path / "lstm-seed0").exists()
+
+
+def test_a_packed_file_enhances_and_is_scored(run, script, tmp_path):
+    folder, record = run
+    evaluate = script("evaluate")
+    noisy = 0.1 * np.random.default_rng(0).normal(size=8000).astype(np.float32)
+    write_audio(tmp_path / "noisy.wav", noisy)
+    packed = folder / record.nets[-1].file
+    shared = {"run": packed, "cache_dir": folder / "cache"}
+    out = evaluate.main(
+        evaluate.Arguments(file=tmp_path / "noisy.wav", out=tmp_path / "out.wav", **shared)
+    )
+    assert read_audio(out).shape == (8000,)
+    report = evaluate.main(evaluate.Arguments(per_snr=1, out_dir=tmp_path / "scored", **shared))
+    assert "clustered" in report.with_name("report.md").read_text()
 
 
 def test_make_tables_reads_the_records(run, script):

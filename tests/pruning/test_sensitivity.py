@@ -13,9 +13,14 @@ from pruning.reference import (
 from dynse.pruning import (
     Sensitivity,
     analyze_sensitivity,
+    apply_masks,
+    count_nonzero,
     group_magnitudes,
     make_sweep,
+    masks_by_thresholds,
+    named_tensors,
     unstructured,
+    with_common_threshold,
 )
 
 PARAMS = make_params()
@@ -246,6 +251,34 @@ def test_workers_do_not_change_the_losses(sweep, chunk):
     several = make_sweep(mean_square, chunk=chunk, workers=2)
     found = several(PARAMS, magnitudes, thresholds, BATCHES)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_threshold_prunes_as_many_weights_the_smallest_of_all(sweep, kind):
+    groups = KINDS[kind]
+    own = analyze_sensitivity(sweep, PARAMS, groups, BATCHES, alpha=ALPHA)
+    common = with_common_threshold(PARAMS, groups, own)
+    kept, means = {}, {}
+    for name, found in (("own", own), ("common", common)):
+        pruned = apply_masks(PARAMS, masks_by_thresholds(PARAMS, groups, found.thresholds))
+        kept[name] = count_nonzero(pruned, groups)
+    magnitudes = group_magnitudes(PARAMS, groups)
+    tensors = named_tensors(PARAMS)
+    largest = max(tensors[path].size // norms.size for path, norms in magnitudes.items())
+    # To one group, as groups are of several sizes.
+    assert 0 <= kept["common"] - kept["own"] < largest
+    means = {
+        path: np.asarray(norms) * norms.size / tensors[path].size
+        for path, norms in magnitudes.items()
+    }
+    gone = [means[path][magnitudes[path] <= common.thresholds[path]] for path in groups]
+    left = [means[path][magnitudes[path] > common.thresholds[path]] for path in groups]
+    assert np.concatenate(gone).max() <= np.concatenate(left).min() * (1 + 1e-6)
+    for path, ratio in common.ratios.items():
+        share = np.mean(np.asarray(magnitudes[path]) <= common.thresholds[path])
+        assert ratio == round(100 * share)
+    assert common.thresholds != own.thresholds
+    assert common.curves == own.curves
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,366 @@
+"""The compression of one trained run: the functions that `compress` takes, and the record.
+
+    L0 = loss of the trained net on the validation set
+    train on with lambda1 / n(W) sum |w| + lambda2 / n(G) sum_g sqrt(p_g) ||g||_2      (iteration 0)
+    prune each tensor as far as its loss stays within L0 + alpha1, fine-tune, again;
+    cluster each net on the way within alpha2
+
+(Tan and Wang, IEEE/ACM TASLP 29, 2021.) This module alone of its room trains and scores. Masks and
+regulariser are put around the run's optimiser. The rivals are here too: no regulariser, one common
+threshold for all tensors, and a dense net of the size of a pruned one that was trained as long.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from dynse.data.bank import Corpus
+from dynse.data.testsets import TestSet
+from dynse.evaluation.compression_records import (
+    CompressedNet,
+    CompressionRecord,
+    DenseRival,
+    Scores,
+    scores_by_snr,
+)
+from dynse.evaluation.scores import commit, machine
+from dynse.evaluation.variants import VariantScores
+from dynse.layers.cost import total_macs, total_params
+from dynse.pruning.accounting import pruned_macs
+from dynse.pruning.clustering import cluster
+from dynse.pruning.groups import get_tensor, groups_by_rank, unstructured
+from dynse.pruning.iterate import StopRule, lambda_factor
+from dynse.pruning.masks import masks_by_thresholds, with_masks
+from dynse.pruning.packed import load_packed
+from dynse.pruning.pipeline import Stage, compress
+from dynse.pruning.regularizers import lambdas_by_share, sparse_group_lasso, with_penalty
+from dynse.pruning.sensitivity import (
+    Sensitivity,
+    analyze_sensitivity,
+    make_sweep,
+    with_common_threshold,
+)
+from dynse.training.compression import finetuning, mean_loss, validation_batches, validation_loss
+from dynse.training.loop import check_identity
+from dynse.training.nets import net_of_size
+from dynse.training.runs import RunConfig, run_config, train_run
+
+
+@dataclasses.dataclass(frozen=True)
+class CompressionConfig:
+    """How a net is compressed.
+
+    Attributes:
+        pipeline: "C1", l1 and single weights, or "C2", sparse group lasso and whole groups.
+        lambdas: (lambda1, lambda2); None: each term of the regulariser a tenth of the loss.
+        alphas: (alpha1, alpha2), the largest increases of the validation loss by pruning and by
+            clustering one tensor; absolute where lambdas are given, else shares of the loss.
+        rule: when pruning stops.
+        bisect: halve the grid of ratios in place of Algorithm 1's walk along it: a third of the
+            evaluations, and the same ratio where the loss rises as more is pruned.
+        regularized: train on and fine-tune with the regulariser.
+        common_threshold: prune as many weights, but by one threshold for all tensors.
+        finetune_share: steps after each pruning, in steps of the training before. The papers train
+            30 epochs and 10.
+    """
+
+    pipeline: Literal["C1", "C2"] = "C1"
+    lambdas: tuple[float, float] | None = None
+    alphas: tuple[float, float] = (0.01, 0.002)
+    rule: StopRule = StopRule()
+    bisect: bool = False
+    regularized: bool = True
+    common_threshold: bool = False
+    finetune_share: float = 1 / 3
+
+    def name(self, net: str, seed: int) -> str:
+        """Of folder and record."""
+        rival = "" if self.regularized else "-plain"
+        rival += "-common" if self.common_threshold else ""
+        return f"{net}-{self.pipeline}{rival}-seed{seed}"
+
+
+class CompressionJob:
+    """One compression of one trained net.
+
+    Args:
+        config: how.
+        run: that the net was trained by.
+        variables: the trained net.
+        corpus: it was trained on.
+        scoring: of its variants.
+        valid_set: mixtures that the stop rule looks at.
+        run_dir: holds the folder of this compression, called `name`.
+        console: told of each stage.
+    """
+
+    def __init__(
+        self,
+        config: CompressionConfig,
+        run: RunConfig,
+        variables: Mapping[str, Any],
+        corpus: Corpus,
+        *,
+        scoring: VariantScores,
+        valid_set: TestSet,
+        run_dir: pathlib.Path,
+        console: Console,
+    ) -> None:
+        self.config, self.run, self.corpus = config, run, corpus
+        self.scoring, self.valid_set = scoring, valid_set
+        self.run_dir, self.console = run_dir, console
+        self.variables = _without_empty(variables)
+        self.net = run.net.kind
+        self.name = config.name(self.net, run.seed)
+        self.finetuning = finetuning(run, max(1, round(config.finetune_share * run.loop.steps)))
+        groups = groups_by_rank(self.variables["params"])
+        self.groups = unstructured(groups) if config.pipeline == "C1" else groups
+        self.whole = {f"params/{path}": axes for path, axes in self.groups.items()}
+        self.batches = validation_batches(run, corpus)
+        # One function: what is compiled for it serves all iterations.
+        self.loss = mean_loss(validation_loss(run), self.batches)
+        self.valid_loss = float(jax.jit(self.loss)(self.variables))
+        self.lambdas, self.alphas = self._limits()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides the outcome, as JSON."""
+        content = {
+            "run": dataclasses.asdict(self.run),
+            "finetuning": dataclasses.asdict(self.finetuning),
+            "compression": dataclasses.asdict(self.config),
+            "corpus": self.corpus.fingerprint,
+            "valid_set": self.valid_set.sha256,
+        }
+        return json.loads(json.dumps(content))
+
+    def stages(self) -> list[Stage]:
+        """Train on with the regulariser, then prune and cluster; or go on where that stopped."""
+        folder = self.run_dir / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        check_identity(folder, self.identity)
+        sweep = make_sweep(validation_loss(self.run))
+
+        def analyze(variables: Any) -> Sensitivity:
+            found = analyze_sensitivity(
+                sweep,
+                variables,
+                self.whole,
+                self.batches,
+                alpha=self.alphas[0],
+                bisect=self.config.bisect,
+            )
+            if self.config.common_threshold:
+                return with_common_threshold(variables, self.whole, found)
+            return found
+
+        nothing = masks_by_thresholds(self.variables, self.whole, {})
+        found = []
+        for stage in compress(
+            folder,
+            self._train_on(self.variables, nothing, 0),
+            self.whole,
+            analyze=analyze,
+            finetune=self._train_on,
+            score=self._valid_scores,
+            cluster=lambda variables: cluster(self.loss, variables, self.whole, self.alphas[1]),
+            rule=self.config.rule,
+            first_scores=self._valid_scores(self.variables),
+            metadata={
+                "net": dataclasses.asdict(self.run.net),
+                "stft": dataclasses.asdict(self.run.stft),
+                "mixing": {"unit_rms": self.run.mixing.unit_rms},
+            },
+        ):
+            found.append(stage)
+            self.console.print(
+                f"{self.name}, iteration {stage.state.iteration}: published rate "
+                f"{stage.clustered_sizes.published_rate:.1f}, file "
+                f"{stage.clustered_sizes.true_rate:.1f}"
+            )
+        return found
+
+    def record(self, stages: Sequence[Stage], test_set: TestSet) -> CompressionRecord:
+        """Every net on the way, scored."""
+        sizes = {path: np.size(self._tensor(self.variables, path)) for path in self.groups}
+        states = [stage.state for stage in stages]
+        weights = [self._weights(state.params) for state in states]
+        valid = [states[0].first_scores, *(state.scores for state in states)]
+        layers = self.scoring.model.cost()
+        name = f"{self.net} seed{self.run.seed}"
+        return CompressionRecord(
+            net=self.net,
+            pipeline=self.config.pipeline,
+            seed=self.run.seed,
+            regularized=self.config.regularized,
+            common_threshold=self.config.common_threshold,
+            noisy=scores_by_snr(self.scoring.noisy_record(test_set)),
+            trained=self._scores(name, self.variables, test_set, {"run": self.identity["run"]}),
+            dense_bytes=stages[0].sizes.dense,
+            dense_weights=sum(sizes.values()),
+            dense_macs=total_macs(layers),
+            nets=tuple(net for stage in stages for net in self._nets(stage, layers, test_set)),
+            rival=None,
+            stopped=self.config.rule.reason(states[-1]),
+            densities={
+                path: tuple(one[path] / size for one in weights) for path, size in sizes.items()
+            },
+            ratios={
+                path: tuple(state.sensitivity.ratios[f"params/{path}"] for state in states[1:])
+                for path in self.groups
+            },
+            clusters={
+                path: tuple(stage.clusters[f"params/{path}"] for stage in stages)
+                for path in self.groups
+            },
+            evaluations=tuple(state.sensitivity.evaluations for state in states[1:]),
+            lambdas=self.lambdas,
+            alphas=self.alphas,
+            valid_loss=self.valid_loss,
+            valid_scores={
+                name: tuple(None if np.isnan(one[name]) else one[name] for one in valid)
+                for name in valid[0]
+            },
+            config=self.identity,
+            corpus=self.scoring.corpus.name,
+            corpus_fingerprint=self.scoring.corpus.fingerprint,
+            test_set=test_set.name,
+            test_set_hash=test_set.sha256,
+            machine=machine(),
+            commit=commit(),
+        )
+
+    def rival(self, record: CompressionRecord, test_set: TestSet) -> DenseRival:
+        """A dense net as small as the best pruned one, trained for as many steps in all.
+
+        Its layers are narrower and it has at most as many parameters as that net has weights and
+        biases that are not zero. Where no pruned net loses little, it is the last one's rival.
+        """
+        pruned = record.best_pruned
+        others = total_params(self.scoring.model.cost()) - record.dense_weights
+        net = net_of_size(self.run.net, self.run.stft.bins, pruned.weights + others)
+        steps = self.run.loop.steps + (1 + pruned.iteration) * self.finetuning.loop.steps
+        loop = dataclasses.replace(self.run.loop, steps=steps)
+        run = dataclasses.replace(self.run, net=net, loop=loop)
+        model, variables, _ = train_run(
+            self.run_dir / f"{self.name}-small",
+            run,
+            self.corpus,
+            title=f"dense {self.net}",
+            console=self.console,
+        )
+        layers = model.cost()
+        scoring = dataclasses.replace(self.scoring, model=model)
+        scores = scoring.record(
+            f"{self.name} small", variables, test_set, {"run": dataclasses.asdict(run)}
+        )
+        return DenseRival(
+            of=pruned.name,
+            config=json.loads(json.dumps(dataclasses.asdict(net))),
+            steps=steps,
+            parameters=total_params(layers),
+            macs=total_macs(layers),
+            scores=scores_by_snr(scores),
+        )
+
+    def _limits(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """lambdas and alphas."""
+        alphas, lambdas = self.config.alphas, self.config.lambdas
+        if lambdas is None:
+            lambdas = lambdas_by_share(self.valid_loss, self.variables["params"], self.groups)
+            alphas = alphas[0] * self.valid_loss, alphas[1] * self.valid_loss
+        # Single weights have no groups to be sparse in.
+        lambdas = (lambdas[0], lambdas[1] if self.config.pipeline == "C2" else 0.0)
+        return lambdas if self.config.regularized else (0.0, 0.0), alphas
+
+    def _train_on(self, start: Any, masks: Any, iteration: int) -> Any:
+        weights = tuple(lambda_factor(iteration) * value for value in self.lambdas)
+        place = f"iteration-{iteration}/finetuning" if iteration else "regularised"
+
+        def penalty(params: Any, weights: Any) -> jax.Array:
+            return sparse_group_lasso(params, self.groups, *weights)
+
+        _, variables, _ = train_run(
+            self.run_dir / self.name / place,
+            self.finetuning,
+            self.corpus,
+            variables=start,
+            around=lambda optimizer: with_masks(
+                with_penalty(optimizer, penalty, weights), masks["params"]
+            ),
+            told={"lambdas": weights, "pipeline": self.config.pipeline},
+            phase=1 + iteration,
+            title=f"{self.name}, iteration {iteration}",
+            console=self.console,
+        )
+        return _without_empty(variables)
+
+    def _nets(
+        self, stage: Stage, layers: Sequence[Any], test_set: TestSet
+    ) -> tuple[CompressedNet, CompressedNet]:
+        """A stage's net, pruned and then clustered as well."""
+
+        def net(kind: str, variables: Any, size: Any) -> CompressedNet:
+            about = {**self.identity, "iteration": stage.state.iteration, "kind": kind}
+            name = f"{self.name} {stage.state.iteration} {kind}"
+            file = stage.path.with_name(f"{kind}.packed")
+            return CompressedNet(
+                iteration=stage.state.iteration,
+                clustered=kind == "clustered",
+                weights=sum(self._weights(variables).values()),
+                macs=pruned_macs(layers, variables["params"], self.groups),
+                published_bytes=size.published,
+                entropy_bytes=size.entropy,
+                file_bytes=size.file,
+                file=file.relative_to(self.run_dir).as_posix(),
+                scores=self._scores(name, variables, test_set, about),
+            )
+
+        return (
+            net("pruned", stage.state.params, stage.sizes),
+            net("clustered", stage.clustered, stage.clustered_sizes),
+        )
+
+    def _scores(
+        self, name: str, variables: Any, test_set: TestSet, about: Mapping[str, Any]
+    ) -> Scores:
+        return scores_by_snr(self.scoring.record(name, variables, test_set, about))
+
+    def _valid_scores(self, variables: Any) -> dict[str, float]:
+        return self.scoring.means(variables, self.valid_set)
+
+    def _weights(self, variables: Any) -> dict[str, int]:
+        """Of each tensor that may be pruned, how many are not zero."""
+        return {path: int(np.count_nonzero(self._tensor(variables, path))) for path in self.groups}
+
+    def _tensor(self, variables: Any, path: str) -> Any:
+        return get_tensor(variables, f"params/{path}")
+
+
+def load_packed_run(path: str | pathlib.Path) -> tuple[Any, dict[str, Any], RunConfig]:
+    """The network of a packed file with its variables, as `load_run` gives that of a run's folder.
+
+    Of the configuration the file holds the network, its transform and the level of its input.
+
+    Raises:
+        ValueError: not such a file, damaged, or of a network that is not known; names it.
+    """
+    variables, metadata = load_packed(path)
+    try:
+        run = run_config({name: metadata[name] for name in ("net", "stft", "mixing")})
+        return run.net.build(run.stft.bins), variables, run
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} names no network: {error!r}") from error
+
+
+def _without_empty(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """A net without running statistics has none in its files."""
+    return {name: tree for name, tree in variables.items() if tree}
