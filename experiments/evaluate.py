@@ -5,9 +5,10 @@
     python experiments/evaluate.py --run RUN --file noisy.wav --out enhanced.wav
     python experiments/evaluate.py --run RUN/iteration-5/clustered.packed --file noisy.wav
 
-A run is the folder of a trained net, or the packed file of a compressed one. The first two write a record and a report beside the run and print the table, with the noisy input
-and the oracle Wiener gain for comparison; about a second a mixture on a laptop CPU. The third
-enhances one file of any common format and rate.
+A run is the folder of a trained net, or the packed file of a compressed one. The first two write a
+record and a report beside the run and print the table, with the noisy input and the oracle Wiener
+gain for comparison; about a second a mixture on a laptop CPU. The others enhance one file of any
+common format and rate.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from dynse.evaluation.dyncp import DynCPReport
 from dynse.evaluation.metric_process import MetricPool
 from dynse.evaluation.scoring import score_net, score_references
 from dynse.models.waveform import enhance
-from dynse.pruning.job import load_packed_run
+from dynse.pruning.runs import load_packed_run
 from dynse.training.runs import load_run
 from dynse.training.start import start_experiment
 

@@ -39,9 +39,9 @@ from dynse.pruning.clustering import cluster
 from dynse.pruning.groups import get_tensor, groups_by_rank, unstructured
 from dynse.pruning.iterate import StopRule, lambda_factor
 from dynse.pruning.masks import masks_by_thresholds, with_masks
-from dynse.pruning.packed import load_packed
 from dynse.pruning.pipeline import Stage, compress
 from dynse.pruning.regularizers import lambdas_by_share, sparse_group_lasso, with_penalty
+from dynse.pruning.runs import packed_metadata
 from dynse.pruning.sensitivity import (
     Sensitivity,
     analyze_sensitivity,
@@ -51,7 +51,7 @@ from dynse.pruning.sensitivity import (
 from dynse.training.compression import finetuning, mean_loss, validation_batches, validation_loss
 from dynse.training.loop import check_identity
 from dynse.training.nets import net_of_size
-from dynse.training.runs import RunConfig, run_config, train_run
+from dynse.training.runs import RunConfig, train_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,11 +174,7 @@ class CompressionJob:
             cluster=lambda variables: cluster(self.loss, variables, self.whole, self.alphas[1]),
             rule=self.config.rule,
             first_scores=self._valid_scores(self.variables),
-            metadata={
-                "net": dataclasses.asdict(self.run.net),
-                "stft": dataclasses.asdict(self.run.stft),
-                "mixing": {"unit_rms": self.run.mixing.unit_rms},
-            },
+            metadata=packed_metadata(self.run),
         ):
             found.append(stage)
             self.console.print(
@@ -343,22 +339,6 @@ class CompressionJob:
 
     def _tensor(self, variables: Any, path: str) -> Any:
         return get_tensor(variables, f"params/{path}")
-
-
-def load_packed_run(path: str | pathlib.Path) -> tuple[Any, dict[str, Any], RunConfig]:
-    """The network of a packed file with its variables, as `load_run` gives that of a run's folder.
-
-    Of the configuration the file holds the network, its transform and the level of its input.
-
-    Raises:
-        ValueError: not such a file, damaged, or of a network that is not known; names it.
-    """
-    variables, metadata = load_packed(path)
-    try:
-        run = run_config({name: metadata[name] for name in ("net", "stft", "mixing")})
-        return run.net.build(run.stft.bins), variables, run
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} names no network: {error!r}") from error
 
 
 def _without_empty(variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,11 @@ training needs. `kind` tells the configurations apart where one is read back fro
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Literal
+
+import flax.linen as nn
+import jax
 
 from dynse.exits import exit_weights, phase_layers
 from dynse.layers.cost import total_params
@@ -24,6 +27,9 @@ from dynse.training.exits import ExitLoss
 from dynse.training.gates import GateLoss, GateTraining
 from dynse.training.probes import ProbeLoss, ProbeTraining
 from dynse.training.step import ExtraLoss, NoExtraLoss
+
+# Path and activation of each layer; a recurrent layer has none.
+Chain = list[tuple[str, Callable[[jax.Array], jax.Array] | None]]
 
 
 class TrainedWhole:
@@ -247,6 +253,12 @@ class FDNNConfig(TrainedWhole):
         """The network for spectra of so many bins."""
         return FDNN(bins=bins, hidden=self.hidden)
 
+    @property
+    def chain(self) -> Chain:
+        """Path and activation of each layer, each reading the one before alone."""
+        names = [f"fc{index + 1}" for index in range(len(self.hidden) + 1)]
+        return [*((name, nn.relu) for name in names[:-1]), (names[-1], nn.sigmoid)]
+
 
 @dataclasses.dataclass(frozen=True)
 class LSTMConfig(TrainedWhole):
@@ -262,6 +274,11 @@ class LSTMConfig(TrainedWhole):
     def build(self, bins: int) -> LSTMMapping:
         """The network for spectra of so many bins."""
         return LSTMMapping(bins=bins, hidden=self.hidden)
+
+    @property
+    def chain(self) -> Chain:
+        """Path and activation of each layer, each reading the one before alone."""
+        return [*((f"lstm{index + 1}", None) for index in range(len(self.hidden))), ("fc", nn.relu)]
 
 
 @dataclasses.dataclass(frozen=True)

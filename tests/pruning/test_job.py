@@ -1,6 +1,4 @@
-"""A packed file as a network again; the compression of a run is tried by its experiment."""
-
-import dataclasses
+"""A compressed net as a run. The compression of one is tried by its experiment."""
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +6,12 @@ import numpy as np
 import pytest
 
 from dynse.audio.stft import STFT
+from dynse.data.mixing import MixingConfig
 from dynse.pruning import save_packed
-from dynse.pruning.job import CompressionConfig, load_packed_run
-from dynse.training.nets import FDNNConfig
+from dynse.pruning.job import CompressionConfig
+from dynse.pruning.runs import load_packed_run, packed_metadata, shrunk_run
+from dynse.training.nets import FDNNConfig, GCRNConfig, LSTMConfig
+from dynse.training.runs import RunConfig
 
 STFT_20MS = STFT(320, 320, 160, "hamming")
 
@@ -24,11 +25,7 @@ def test_a_packed_file_is_a_network(tmp_path, unit_rms):
     path = save_packed(
         tmp_path / "net.packed",
         variables,
-        metadata={
-            "net": dataclasses.asdict(config),
-            "stft": dataclasses.asdict(STFT_20MS),
-            "mixing": {"unit_rms": unit_rms},
-        },
+        metadata=packed_metadata(RunConfig(config, STFT_20MS, MixingConfig(unit_rms=unit_rms))),
     )
     again, loaded, run = load_packed_run(path)
     assert (run.net, run.stft, run.mixing.unit_rms) == (config, STFT_20MS, unit_rms)
@@ -41,6 +38,31 @@ def test_a_packed_file_that_names_no_network(tmp_path, metadata):
     path = save_packed(tmp_path / "net.packed", {"a": np.zeros(2, np.float32)}, metadata=metadata)
     with pytest.raises(ValueError, match=r"net\.packed names no network"):
         load_packed_run(path)
+
+
+@pytest.mark.parametrize("net", [FDNNConfig((12, 10)), LSTMConfig((8, 6))], ids=["fdnn", "lstm"])
+def test_a_shrunk_net_is_the_same_net(net):
+    run = RunConfig(net, STFT_20MS)
+    model = net.build(STFT_20MS.bins)
+    frames = jnp.abs(jax.random.normal(jax.random.key(1), (2, 9, STFT_20MS.bins)))
+    variables = jax.jit(model.init)(jax.random.key(0), frames)
+    first, second = (path for path, _ in net.chain[:2])
+    name = "kernel" if net.kind == "fdnn" else "input_kernel"
+    # Three units of the first layer that nobody hears.
+    params = jax.tree.map(np.array, variables["params"])
+    params[second][name][:3] = 0
+    if "hidden_kernel" in params[first]:
+        params[first]["hidden_kernel"][:3] = 0
+    narrow, small = shrunk_run(run, {"params": params})
+    assert narrow.net.hidden == (net.hidden[0] - 3, net.hidden[1])
+    whole = model.apply({"params": params}, frames)[1]
+    found = narrow.net.build(STFT_20MS.bins).apply(small, frames)[1]
+    np.testing.assert_allclose(found, whole, atol=1e-5)
+    assert np.abs(model.apply(variables, frames)[1] - whole).max() > 1e-4  # they said something
+
+
+def test_what_is_no_chain_does_not_shrink():
+    assert shrunk_run(RunConfig(GCRNConfig((2, 2))), {"params": {}}) is None
 
 
 def test_names_of_folders():
