@@ -109,7 +109,7 @@ def main(arguments: Arguments) -> pathlib.Path:
         results={name: result},
         target=training.target if training else None,
         stft=run.stft,
-        steps=run.loop.steps,
+        steps=None if packed else run.loop.steps,
     )
     path = report.write(out_dir)
     console.print(report.summary(), markup=False)

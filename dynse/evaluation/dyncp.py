@@ -47,7 +47,7 @@ class DynCPReport:
         results: by net, the dense one first.
         target: fraction to keep that the gates were trained for.
         stft: the transform.
-        steps: train steps of each net.
+        steps: train steps of each net; None where they are not known.
     """
 
     title: str
@@ -57,7 +57,7 @@ class DynCPReport:
     results: Mapping[str, NetResult]
     target: float | None
     stft: STFT
-    steps: int
+    steps: int | None
 
     @property
     def records(self) -> list[RunRecord]:
@@ -123,8 +123,9 @@ class DynCPReport:
             Figure("Quality against cost", quality_against_cost(self._points(), styles=styles)),
             snr_table(records, "si_sdr_improvement"),
             snr_table(records, "pesq"),
-            Figure("Training", training_curves(self._curves(), styles=styles)),
         ]
+        if training := self._curves():
+            sections.append(Figure("Training", training_curves(training, styles=styles)))
         for name, result in self.results.items():
             sections.append(
                 layer_table(result.layers, result.cost.kept, title=f"Cost of each layer: {name}")
@@ -135,10 +136,11 @@ class DynCPReport:
         return cost_table({n: r.cost for n, r in self.results.items()}, dense=dense)
 
     def _intro(self) -> str:
+        steps = "" if self.steps is None else f", {self.steps} train steps a net"
         return (
             f"Corpus {self.corpus.name} ({self.corpus.fingerprint[:8]}), test set "
             f"{self.test_set.name} of {len(self.test_set)} mixtures "
-            f"({self.test_set.sha256[:8]}), {self.steps} train steps a net. "
+            f"({self.test_set.sha256[:8]}){steps}. "
             f"{len(self.corpus.skipped)} broken files were skipped. Machine: "
             f"{', '.join(f'{key} {value}' for key, value in machine().items())}."
         )

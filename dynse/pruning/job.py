@@ -237,8 +237,9 @@ class CompressionJob:
     def rival(self, record: CompressionRecord, test_set: TestSet) -> DenseRival:
         """A dense net as small as the best pruned one, trained for as many steps in all.
 
-        Its layers are narrower and it has at most as many parameters as that net has weights and
-        biases that are not zero. Where no pruned net loses little, it is the last one's rival.
+        Its layers are narrower and it has at most as many parameters as that net has weights that
+        are not zero and biases, or one unit a layer. Where no pruned net loses little, it is the
+        last one's rival.
         """
         pruned = record.best_pruned
         others = total_params(self.scoring.model.cost()) - record.dense_weights

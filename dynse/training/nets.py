@@ -364,15 +364,12 @@ def narrowed(net: NetConfig, share: float) -> NetConfig:
 
 
 def net_of_size(net: NetConfig, bins: int, parameters: int) -> NetConfig:
-    """The widest `narrowed` net of at most so many parameters.
+    """The widest `narrowed` net of at most so many parameters; the narrowest, where that has more.
 
     Args:
-        net: not narrower than this.
+        net: the widest.
         bins: of the spectra.
         parameters: most of them.
-
-    Raises:
-        ValueError: where the net at width 1 has more.
     """
 
     def size(share: float) -> int:
@@ -380,8 +377,6 @@ def net_of_size(net: NetConfig, bins: int, parameters: int) -> NetConfig:
 
     if size(1) <= parameters:
         return net
-    if size(0) > parameters:
-        raise ValueError(f"{net.kind} has at least {size(0)} parameters, got {parameters}")
     low, high = 0.0, 1.0
     # To a share that moves no width of a few thousand by one.
     for _ in range(14):

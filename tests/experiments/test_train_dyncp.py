@@ -65,6 +65,29 @@ def test_evaluate_enhances_a_file(run_dir, script, tmp_path):
     assert read_audio(out).shape == (8000,)
 
 
+def test_evaluate_scores_a_run_on_a_folder(run_dir, script, tmp_path):
+    evaluate = script("evaluate")
+    draw = np.random.default_rng(0)
+    for split in ("train", "valid", "test"):
+        for name in (f"clean/{split}/{split}-ann", f"noise/{split}/hum"):
+            (tmp_path / name).mkdir(parents=True)
+            syllables = np.repeat(draw.uniform(0, 0.2, 16), 3000).astype(np.float32)
+            sound = syllables * draw.standard_normal(48000).astype(np.float32)
+            write_audio(tmp_path / name / "a.wav", sound)
+    page = evaluate.main(
+        evaluate.Arguments(
+            run=run_dir / "dense",
+            corpus=tmp_path,
+            per_snr=1,
+            out_dir=tmp_path / "scored",
+            cache_dir=tmp_path / "cache",
+        )
+    )
+    text = page.with_name("report.md").read_text()
+    assert "| dense |" in text
+    assert "oracle Wiener" in text
+
+
 def test_make_tables_rebuilds_the_tables(run_dir, script):
     tables = script("make_tables")
     text = tables.main(tables.Arguments(records=run_dir / "records"))

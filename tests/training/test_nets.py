@@ -46,6 +46,5 @@ def test_a_narrowed_fdnn():
     assert narrowed(FDNNConfig((512, 100, 3)), 0.1) == FDNNConfig((51, 10, 1))
 
 
-def test_too_small_a_net():
-    with pytest.raises(ValueError, match=r"fdnn has at least .* parameters, got 10"):
-        net_of_size(FDNNConfig(), BINS, 10)
+def test_no_net_is_narrower_than_one_unit():
+    assert net_of_size(FDNNConfig((8, 8)), BINS, 10) == FDNNConfig((1, 1))
