@@ -23,7 +23,7 @@ from dynse.audio.files import read_audio, write_audio
 from dynse.data.bank import Corpus
 from dynse.data.drawing import make_test_set
 from dynse.data.folders import folder_corpus
-from dynse.data.mixing import unit_rms_factor
+from dynse.data.mixing import rms_factor
 from dynse.data.synthetic import synthetic_corpus
 from dynse.data.testsets import read_csv
 from dynse.evaluation.dyncp import DynCPReport
@@ -66,7 +66,8 @@ def main(arguments: Arguments) -> pathlib.Path:
     model, variables, run = (load_packed_run if packed else load_run)(arguments.run)
     if arguments.file is not None:
         noisy = read_audio(arguments.file)
-        factor = unit_rms_factor(noisy) if run.mixing.unit_rms else 1
+        rms = run.mixing.rms
+        factor = 1 if rms is None else rms_factor(noisy, rms)
         enhanced, aux = enhance(model, variables, factor * noisy[None], stft=run.stft)
         write_audio(arguments.out, np.asarray(enhanced[0]) / factor)
         kept = f", {np.mean([np.mean(gate) for gate in aux.gates]):.1%} kept" if aux.gates else ""
@@ -98,7 +99,7 @@ def main(arguments: Arguments) -> pathlib.Path:
             pool=pool,
             config=dataclasses.asdict(run),
             seed=run.seed,
-            unit_rms=run.mixing.unit_rms,
+            rms=run.mixing.rms,
         )
     training = getattr(run.net, "gate_training", None)
     report = DynCPReport(

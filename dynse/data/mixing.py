@@ -41,14 +41,14 @@ class MixingConfig:
         crop_s: seconds of each.
         snr_db: range of the SNR over active speech.
         level_db: range of the speech's active level, dB re full scale.
-        unit_rms: scale noisy to an RMS of 1 over the crop, and clean by the same factor.
+        rms: scale noisy to this RMS over the crop, and clean by the same factor; None does not.
     """
 
     batch_size: int = 16
     crop_s: float = 2.0
     snr_db: tuple[float, float] = (-5.0, 15.0)
     level_db: tuple[float, float] = (-35.0, -15.0)
-    unit_rms: bool = False
+    rms: float | None = None
 
     def crop_samples(self, sample_rate: int = 16000) -> int:
         """Samples of a crop."""
@@ -163,11 +163,11 @@ def mix(
     return clean + scale_to(noise, level_db - snr_db), clean
 
 
-def unit_rms_factor(noisy: Any) -> Any:
-    """What scales signals (..., N) to an RMS of 1: (...,); of a silent one, 1."""
+def rms_factor(noisy: Any, rms: float) -> Any:
+    """What scales signals (..., N) to this RMS: (...,); of a silent one, `rms` itself."""
     xp = noisy.__array_namespace__()
-    rms = xp.sqrt(xp.square(noisy).mean(-1))
-    return 1 / xp.where(rms > 0, rms, 1)
+    own = xp.sqrt(xp.square(noisy).mean(-1))
+    return rms / xp.where(own > 0, own, 1)
 
 
 def draw_batch(speech: Source, noise: Source, key: jax.Array, config: MixingConfig) -> Batch:
@@ -183,8 +183,8 @@ def draw_batch(speech: Source, noise: Source, key: jax.Array, config: MixingConf
     level_low, level_high = config.level_db
     level_db = jax.random.uniform(keys[3], (count,), minval=level_low, maxval=level_high)
     noisy, clean = mix(crops(speech, keys[0]), crops(noise, keys[1]), snr_db, level_db)
-    if config.unit_rms:
-        factor = unit_rms_factor(noisy)[:, None]
+    if config.rms is not None:
+        factor = rms_factor(noisy, config.rms)[:, None]
         noisy, clean = factor * noisy, factor * clean
     f0_hz = None if speech.f0_hz is None else crops(speech, keys[0], draw_f0)
     return Batch(noisy, clean, snr_db, f0_hz)

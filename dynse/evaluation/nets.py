@@ -12,7 +12,7 @@ import numpy as np
 from dynse.audio.activity import active_frames
 from dynse.audio.stft import STFT
 from dynse.data.bank import Corpus
-from dynse.data.mixing import unit_rms_factor
+from dynse.data.mixing import rms_factor
 from dynse.data.testsets import Mixture, TestSet, render
 from dynse.evaluation.metrics import Utterance
 from dynse.gating.statistics import UtteranceGates, measure
@@ -49,7 +49,7 @@ def enhance_mixtures(
     control: Control | None = None,
     seed: int = 0,
     batch_size: int = 6,
-    unit_rms: bool = False,
+    rms: float | None = None,
 ) -> Iterator[Enhanced]:
     """Enhance every mixture of a test set.
 
@@ -65,7 +65,7 @@ def enhance_mixtures(
         control: gates to use in place of the network's own.
         seed: of the control.
         batch_size: mixtures enhanced at once.
-        unit_rms: scale each mixture to an RMS of 1 before the network, and back after it.
+        rms: scale each mixture to this RMS before the network, and back after it; None does not.
 
     Yields:
         The mixtures in the test set's order.
@@ -84,8 +84,8 @@ def enhance_mixtures(
 
     for index, (mixtures, noisy, _) in enumerate(mixture_batches(corpus, test_set, batch_size)):
         factors = np.ones((batch_size, 1), np.float32)
-        if unit_rms:
-            factors[: len(mixtures), 0] = [unit_rms_factor(one.noisy) for one in mixtures]
+        if rms is not None:
+            factors[: len(mixtures), 0] = [rms_factor(one.noisy, rms) for one in mixtures]
         noisy *= factors
         if control is None:
             enhanced, aux = own(variables, noisy)

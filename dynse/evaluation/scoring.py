@@ -98,7 +98,7 @@ def score_net(
     training: Sequence[Mapping[str, Any]] = (),
     controls: bool = True,
     bytes_per_param: float = 4,
-    unit_rms: bool = False,
+    rms: float | None = None,
 ) -> NetResult:
     """Score a net and, where it has gates, its controls.
 
@@ -117,11 +117,10 @@ def score_net(
         training: lines of metrics.
         controls: score the controls of a gated net as well.
         bytes_per_param: mean over the parameters; 4 for float32.
-        unit_rms: scale each mixture to an RMS of 1 before the network, and back after it.
+        rms: scale each mixture to this RMS before the network, and back after it; None does not.
     """
-    enhanced = list(
-        enhance_mixtures(model, variables, corpus, test_set, stft=stft, unit_rms=unit_rms)
-    )
+    of_net = {"stft": stft, "rms": rms}
+    enhanced = list(enhance_mixtures(model, variables, corpus, test_set, **of_net))
     layers = model.cost()
     gates: Mapping[str, Interval] = {}
     kept: Sequence[float] = ()
@@ -131,7 +130,7 @@ def score_net(
         gates = gate_intervals(statistics)
         kept = statistics.kept_per_block
         if controls:
-            rates = open_rates(model, variables, corpus, valid_set, stft=stft)
+            rates = open_rates(model, variables, corpus, valid_set, **of_net)
             by_control = _controls(rates)
     cost = cost_totals(layers, kept, bytes_per_param=bytes_per_param)
 
@@ -153,7 +152,7 @@ def score_net(
     controlled = {
         f"{name}, {kind}": scored_record(
             f"{name}, {kind}",
-            items(enhance_mixtures(model, variables, corpus, test_set, stft=stft, control=control)),
+            items(enhance_mixtures(model, variables, corpus, test_set, control=control, **of_net)),
             **shared,
             config=config,
             seed=seed,
@@ -165,10 +164,16 @@ def score_net(
 
 
 def open_rates(
-    model: Any, variables: Any, corpus: Corpus, test_set: TestSet, *, stft: STFT
+    model: Any,
+    variables: Any,
+    corpus: Corpus,
+    test_set: TestSet,
+    *,
+    stft: STFT,
+    rms: float | None = None,
 ) -> list[np.ndarray]:
     """By block (C,): the fraction of a test set's frames in which each channel is open."""
-    enhanced = enhance_mixtures(model, variables, corpus, test_set, stft=stft)
+    enhanced = enhance_mixtures(model, variables, corpus, test_set, stft=stft, rms=rms)
     return gather_statistics([one.statistics for one in enhanced]).rates
 
 

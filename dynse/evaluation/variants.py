@@ -28,7 +28,7 @@ class VariantScores:
         corpus: of the mixtures.
         pool: processes for the metrics.
         records_dir: where records go; one that is there is not made again.
-        unit_rms: scale each mixture to an RMS of 1 before the network, and back after it.
+        rms: scale each mixture to this RMS before the network, and back after it; None does not.
         seed: of the training.
     """
 
@@ -37,7 +37,7 @@ class VariantScores:
     corpus: Corpus
     pool: MetricPool
     records_dir: Path
-    unit_rms: bool = False
+    rms: float | None = None
     seed: int = 0
 
     def means(
@@ -77,7 +77,7 @@ class VariantScores:
 
     def _enhanced(self, variables: Any, test_set: TestSet) -> Iterator[Utterance]:
         for one in enhance_mixtures(
-            self.model, variables, self.corpus, test_set, stft=self.stft, unit_rms=self.unit_rms
+            self.model, variables, self.corpus, test_set, stft=self.stft, rms=self.rms
         ):
             yield as_utterance(one.mixture, one.enhanced)
 

@@ -23,7 +23,7 @@ def packed_metadata(run: RunConfig) -> dict[str, Any]:
     return {
         "net": dataclasses.asdict(run.net),
         "stft": dataclasses.asdict(run.stft),
-        "mixing": {"unit_rms": run.mixing.unit_rms},
+        "mixing": {"rms": run.mixing.rms},
     }
 
 

@@ -14,7 +14,7 @@ from dynse.data.mixing import (
     draw_f0,
     load_source,
     mix,
-    unit_rms_factor,
+    rms_factor,
 )
 from dynse.data.pitch import HOP_LENGTH, Pitch
 
@@ -156,16 +156,16 @@ def test_f0_comes_from_where_the_crop_does():
     assert batch.f0_hz.shape == (2, 33)
 
 
-def test_mixtures_of_unit_rms():
-    """Noisy at an RMS of 1, clean by the same factor; silence stays silence."""
+def test_mixtures_of_one_rms():
+    """Noisy at an RMS of 0.1, clean by the same factor; silence stays silence."""
     rng = np.random.default_rng(0)
     speech, noise = (
         load_source(bank_of([(3000 * rng.normal(size=RATE)).astype(np.int16)])) for _ in range(2)
     )
     config = MixingConfig(batch_size=3, crop_s=0.2)
     plain = draw_batch(speech, noise, jax.random.key(0), config)
-    unit = draw_batch(speech, noise, jax.random.key(0), dataclasses.replace(config, unit_rms=True))
-    factor = 1 / np.sqrt(np.square(plain.noisy).mean(-1, keepdims=True))
+    unit = draw_batch(speech, noise, jax.random.key(0), dataclasses.replace(config, rms=0.1))
+    factor = 0.1 / np.sqrt(np.square(plain.noisy).mean(-1, keepdims=True))
     np.testing.assert_allclose(unit.noisy, factor * plain.noisy, rtol=1e-5)
     np.testing.assert_allclose(unit.clean, factor * plain.clean, rtol=1e-5)
-    np.testing.assert_array_equal(unit_rms_factor(np.zeros((2, 8), np.float32)), [1, 1])
+    np.testing.assert_array_equal(rms_factor(np.zeros((2, 8), np.float32), 1.0), [1, 1])

@@ -34,19 +34,19 @@ def mixtures():
     return data, make_test_set(data, "valid", **options, min_s=1.5, max_s=2.5)
 
 
-def test_mixtures_at_unit_rms_and_back(mixtures):
+def test_mixtures_at_one_rms_and_back(mixtures):
     data, test_set = mixtures
     variables = {"power": jnp.float32(0.5)}
     options = {"stft": STFT_SMALL, "batch_size": 2}
-    found = list(
-        enhance_mixtures(Compressor(), variables, data, test_set, **options, unit_rms=True)
-    )
+    found = list(enhance_mixtures(Compressor(), variables, data, test_set, **options, rms=0.5))
     plain = list(enhance_mixtures(Compressor(), variables, data, test_set, **options))
     run = jax.jit(lambda x: enhance(Compressor(), variables, x, stft=STFT_SMALL)[0])
     for one, other in zip(found, plain, strict=True):
         noisy = one.mixture.noisy
         rms = np.sqrt(np.mean(noisy.astype(np.float64) ** 2))
-        np.testing.assert_allclose(one.enhanced, rms * run(noisy[None] / rms)[0], atol=1e-6)
+        np.testing.assert_allclose(
+            one.enhanced, 2 * rms * run(noisy[None] / (2 * rms))[0], atol=1e-6
+        )
         np.testing.assert_allclose(other.enhanced, run(noisy[None])[0], atol=1e-6)
         assert np.abs(one.enhanced - other.enhanced).max() > 1e-3
 

@@ -16,8 +16,8 @@ from dynse.training.runs import RunConfig
 STFT_20MS = STFT(320, 320, 160, "hamming")
 
 
-@pytest.mark.parametrize("unit_rms", [False, True])
-def test_a_packed_file_is_a_network(tmp_path, unit_rms):
+@pytest.mark.parametrize("rms", [None, 0.1])
+def test_a_packed_file_is_a_network(tmp_path, rms):
     config = FDNNConfig((8, 8))
     model = config.build(STFT_20MS.bins)
     frames = jnp.abs(jax.random.normal(jax.random.key(1), (1, 5, STFT_20MS.bins)))
@@ -25,10 +25,10 @@ def test_a_packed_file_is_a_network(tmp_path, unit_rms):
     path = save_packed(
         tmp_path / "net.packed",
         variables,
-        metadata=packed_metadata(RunConfig(config, STFT_20MS, MixingConfig(unit_rms=unit_rms))),
+        metadata=packed_metadata(RunConfig(config, STFT_20MS, MixingConfig(rms=rms))),
     )
     again, loaded, run = load_packed_run(path)
-    assert (run.net, run.stft, run.mixing.unit_rms) == (config, STFT_20MS, unit_rms)
+    assert (run.net, run.stft, run.mixing.rms) == (config, STFT_20MS, rms)
     for one in (again.apply(loaded, frames), again.apply(variables, frames)):
         np.testing.assert_array_equal(one[1], model.apply(variables, frames)[1])
 

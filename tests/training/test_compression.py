@@ -42,7 +42,7 @@ def published(name, **changes):
     config = RunConfig(
         net=NETS[name],
         stft=STFT(32, 32, 16, "hamming"),
-        mixing=MixingConfig(batch_size=2, crop_s=0.1, unit_rms=True),
+        mixing=MixingConfig(batch_size=2, crop_s=0.1, rms=1.0),
         optimizer=AMSGradConfig(decays=2),
         loop=run_config(steps=4).loop,
         valid_batches=2,
