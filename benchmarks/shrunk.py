@@ -25,7 +25,7 @@ import tyro
 
 from dynse.evaluation.scores import commit, machine
 from dynse.layers.cost import total_macs
-from dynse.pruning import groups_by_rank, pruned_macs, unstructured
+from dynse.pruning import groups_by_rank, pruned_macs
 from dynse.pruning.runs import load_packed_run, shrunk_run
 from dynse.training.loop import write_json
 from dynse.training.memory import keep_freed_memory
@@ -107,7 +107,7 @@ def measure(path: pathlib.Path, arguments: Arguments) -> dict[str, Any]:
             "shrunk_us": _quartiles(1e6 * shrunk),
             "times_faster": _quartiles(dense / shrunk),
         }
-    groups = unstructured(groups_by_rank(variables["params"]))
+    groups = groups_by_rank(variables["params"])
     return {
         "net": run.net.kind,
         "hidden": list(run.net.hidden),

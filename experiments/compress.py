@@ -7,7 +7,7 @@
     python experiments/compress.py --preset paper --corpus FOLDER   # full widths, for a GPU
     python experiments/compress.py --no-regularizer                 # what the regulariser is for
     python experiments/compress.py --common-threshold               # one for all tensors
-    python experiments/compress.py --rival                          # a dense net as small
+    python experiments/compress.py --rivals                         # dense nets, trained as long
     python experiments/compress.py --trained RUN --corpus FOLDER    # a net that is there
 
 It trains a net, trains it on with a sparse regulariser, and then again and again prunes every
@@ -24,6 +24,7 @@ analysis, clustering, scoring and rivals come on top.
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -69,8 +70,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 SNRS_DB = (-5, 0, 5)
 # Ours: at the published rate, runs of minutes end far from where longer ones do.
 SHORT_RUNS_RATE = 3e-3
-# Ours too: nothing normalises what the LSTM hears and says: at an RMS of 1 magnitudes are about 10, its first
-# gates saturate and its last layer has far to go.
+# Ours too, as nothing normalises what the LSTM hears and says: at an RMS of 1 magnitudes are about
+# 10, its first gates saturate and its last layer has far to go.
 SHORT_RUNS_RMS = {"lstm": 0.1}
 Net = Literal["fdnn", "lstm", "tcnn", "gcrn", "conv_fsenet", "nsnet2"]
 
@@ -287,8 +288,8 @@ class Arguments:
     """Train on and fine-tune with the sparse regulariser."""
     common_threshold: bool = False
     """Prune as many weights, but by one threshold for all tensors."""
-    rival: bool = False
-    """Train a dense net of the size of the best pruned one, for as many steps."""
+    rivals: bool = False
+    """Train dense nets for as many steps as the best pruned one: as small, as large as before."""
     iterations: int | None = None
     """Most iterations of pruning, in place of the preset's; 0 clusters alone."""
     run_dir: pathlib.Path | None = None
@@ -320,6 +321,7 @@ def main(arguments: Arguments) -> CompressionRecord:
     test_set, valid_set = _test_sets(corpus, config)
     if arguments.trained is not None:
         model, variables, run = load_run(arguments.trained)
+        _check_corpus(arguments.trained, corpus)
     else:
         run = _plan(config.runs[arguments.net], config, corpus, run_dir, console)
         name = f"{arguments.net}-seed{arguments.seed}"
@@ -340,11 +342,15 @@ def main(arguments: Arguments) -> CompressionRecord:
             console=console,
         )
         record = job.record(job.stages(), test_set)
-        if arguments.rival:
-            record = dataclasses.replace(record, rival=job.rival(record, test_set))
-    save_compression_record(run_dir / "records" / f"{job.name}.json", record)
+        path = run_dir / "records" / f"{job.name}.json"
+        if arguments.rivals:
+            save_compression_record(path, record)
+            record = dataclasses.replace(record, rivals=job.rivals(record, test_set))
+        elif path.exists() and (before := load_compression_record(path)).nets == record.nets:
+            record = dataclasses.replace(record, rivals=before.rivals)
+    save_compression_record(path, record)
     records = [load_compression_record(path) for path in (run_dir / "records").glob("*.json")]
-    records.sort(key=lambda one: one.name)
+    records.sort(key=lambda one: (one.name, one.seed))
     path = write_report(run_dir, compression_report(records, preset=arguments.preset))
     for table in compression_tables([record])[:2]:
         console.print(f"{table.title}\n{table.markdown()}", markup=False)
@@ -352,6 +358,16 @@ def main(arguments: Arguments) -> CompressionRecord:
         console.print(f"The smallest net that loses little: {run_dir / record.best.file}")
     console.print(f"Report: {path}")
     return record
+
+
+def _check_corpus(trained: pathlib.Path, corpus: Corpus) -> None:
+    """Speech that a net was not trained on tells another loss, and it would be fine-tuned to it."""
+    found = json.loads((trained / "config.json").read_text())["corpus"]
+    if found["fingerprint"] != corpus.fingerprint:
+        raise SystemExit(
+            f"{trained} was trained on the corpus {found['name']} ({found['fingerprint'][:12]}), "
+            f"this is {corpus.name} ({corpus.fingerprint[:12]}): give its --corpus"
+        )
 
 
 def _configure(arguments: Arguments) -> Config:

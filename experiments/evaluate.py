@@ -30,8 +30,8 @@ from dynse.evaluation.dyncp import DynCPReport
 from dynse.evaluation.metric_process import MetricPool
 from dynse.evaluation.scoring import score_net, score_references
 from dynse.models.waveform import enhance
-from dynse.pruning.runs import load_packed_run
-from dynse.training.runs import load_run
+from dynse.pruning.runs import load_packed_run, packed_metadata
+from dynse.training.runs import load_run, variables_digest
 from dynse.training.start import start_experiment
 
 
@@ -85,6 +85,8 @@ def main(arguments: Arguments) -> pathlib.Path:
     out_dir = arguments.out_dir or beside / f"evaluation-{corpus.name}"
     valid_set = make_test_set(corpus, "valid", name="valid", seed=1, per_snr=4)
     name = arguments.run.resolve().stem
+    about = packed_metadata(run) if packed else dataclasses.asdict(run)
+    about["variables"] = variables_digest(variables)
     with MetricPool() as pool:
         references = score_references(corpus, test_set, out_dir / "records", pool)
         result = score_net(
@@ -97,7 +99,7 @@ def main(arguments: Arguments) -> pathlib.Path:
             stft=run.stft,
             records_dir=out_dir / "records",
             pool=pool,
-            config=dataclasses.asdict(run),
+            config=about,
             seed=run.seed,
             rms=run.mixing.rms,
         )

@@ -43,7 +43,9 @@ class CompressedNet:
         iteration: prunings behind it.
         clustered: whether its weights are from code books.
         weights: that are not zero, of those that may be pruned.
+        steps: of all training behind it.
         macs: per frame, of weights that are not zero, every gate open.
+        kept: fraction of the channels that its gates left open, None without gates.
         published_bytes: see the module.
         entropy_bytes: see the module.
         file_bytes: see the module.
@@ -54,7 +56,9 @@ class CompressedNet:
     iteration: int
     clustered: bool
     weights: int
+    steps: int
     macs: float
+    kept: float | None
     published_bytes: float
     entropy_bytes: float
     file_bytes: int
@@ -70,10 +74,11 @@ class CompressedNet:
 
 @dataclasses.dataclass(frozen=True)
 class DenseRival:
-    """A dense net of the size of a pruned one, trained for as many steps in all.
+    """A dense net beside a pruned one, trained for as many steps in all.
 
     Attributes:
         of: name of the pruned net.
+        kind: "as small" or "as large as before".
         config: of the dense one, as JSON.
         steps: of its training.
         parameters: all of them.
@@ -82,6 +87,7 @@ class DenseRival:
     """
 
     of: str
+    kind: str
     config: Mapping[str, Any]
     steps: int
     parameters: int
@@ -105,12 +111,14 @@ class CompressionRecord:
         dense_weights: that may be pruned.
         dense_macs: per frame.
         nets: on the way, in their order.
-        rival: a dense net as small, None where none was trained.
+        rivals: dense nets that were trained as long as one of them.
         stopped: why pruning stopped: "scores", "pruned" or "iterations".
         densities: path to the share of weights left after each iteration, 0 first.
         ratios: path to percent pruned by each iteration, of what was left.
         clusters: path to K after each iteration, 0 first.
         evaluations: validation losses that Algorithm 1 asked for, by iteration.
+        falls: tensors whose loss somewhere fell as more was pruned, by iteration: bisection may
+            have passed over their first crossing.
         lambdas: (lambda1, lambda2) before they shrink.
         alphas: (alpha1, alpha2).
         valid_loss: of the net before compression.
@@ -137,12 +145,13 @@ class CompressionRecord:
     dense_weights: int
     dense_macs: int
     nets: tuple[CompressedNet, ...]
-    rival: DenseRival | None
+    rivals: tuple[DenseRival, ...]
     stopped: str
     densities: Mapping[str, tuple[float, ...]]
     ratios: Mapping[str, tuple[int, ...]]
     clusters: Mapping[str, tuple[int, ...]]
     evaluations: tuple[int, ...]
+    falls: tuple[int, ...]
     lambdas: tuple[float, float]
     alphas: tuple[float, float]
     valid_loss: float
@@ -160,7 +169,7 @@ class CompressionRecord:
 
     @property
     def name(self) -> str:
-        """In tables."""
+        """Without its seed."""
         rival = "" if self.regularized else ", no regulariser"
         rival += ", one threshold" if self.common_threshold else ""
         return f"{self.net} {self.pipeline}{rival}"
@@ -168,6 +177,11 @@ class CompressionRecord:
     def loss_of(self, net: CompressedNet | DenseRival, metric: str) -> Interval:
         """Mean of the net's score minus that of the trained net, paired by mixture."""
         return paired_difference(flat(net.scores, metric), flat(self.trained, metric))
+
+    @property
+    def title(self) -> str:
+        """In titles and legends."""
+        return f"{self.name}, seed {self.seed}"
 
     def loses_little(self, net: CompressedNet) -> bool:
         """Whether the net keeps to the goal."""
@@ -228,11 +242,12 @@ def load_compression_record(path: Path) -> CompressionRecord:
             content[name] = _scores(content[name])
         for name in ("densities", "ratios", "clusters", "valid_scores"):
             content[name] = {key: tuple(values) for key, values in content[name].items()}
-        for name in ("evaluations", "lambdas", "alphas"):
+        for name in ("evaluations", "falls", "lambdas", "alphas"):
             content[name] = tuple(content[name])
-        if (rival := content["rival"]) is not None:
-            scores = _scores(rival["scores"])
-            content["rival"] = DenseRival(**{**rival, "scores": scores})
+        content["rivals"] = tuple(
+            DenseRival(**{**rival, "scores": _scores(rival["scores"])})
+            for rival in content["rivals"]
+        )
         return CompressionRecord(**content)
     except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
         raise ValueError(f"{path} is no record of a compression: {error!r}") from error

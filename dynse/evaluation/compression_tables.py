@@ -24,7 +24,7 @@ from dynse.evaluation.tables import SYNTHETIC_PESQ, Table, metric_digits, metric
 def compression_tables(records: Sequence[CompressionRecord]) -> list[Table]:
     """What was reached, and of each record its scores, sizes and tensors."""
     tables = [reached_table(records)]
-    if any(record.rival for record in records):
+    if any(record.rivals for record in records):
         tables.append(rival_table(records))
     for record in records:
         tables += [score_table(record), size_table(record), tensor_table(record)]
@@ -45,45 +45,54 @@ def reached_table(records: Sequence[CompressionRecord]) -> Table:
             cells = [best.name, *_rates(record, best), _share(best.macs, record.dense_macs)]
             cells += losses
         smallest = min(record.nets, key=lambda net: net.published_bytes)
-        rows.append((record.name, str(record.seed), *cells, _rates(record, smallest)[0]))
+        gains = [
+            paired_difference(flat(record.trained, metric), flat(record.noisy, metric)).text(
+                metric_digits(metric) + 1, signed=True
+            )
+            for metric in METRICS
+        ]
+        rows.append((record.title, *gains, *cells, _rates(record, smallest)[0]))
+    gained = [f"{metric_name(metric)}, before against noisy" for metric in METRICS]
     differences = [f"{metric_name(metric)} against before" for metric in METRICS]
-    header = ("net", "seed", "smallest that loses little", "rate, published", "rate, file",
+    header = ("net", *gained, "smallest that loses little", "rate, published", "rate, file",
               "MACs left", *differences, "highest rate of all")  # fmt: skip
     limits = " and ".join(f"{limit:g} of {metric_name(m)}" for m, limit in LARGEST_LOSS.items())
     note = (
         f"Loses little: at most {limits} in the mean over all mixtures, against the net before "
-        "compression. Differences paired by mixture, with 95 % bootstrap intervals. The published "
+        "compression; the smallest is chosen on these mixtures. What the net before gains over the "
+        "noisy input says what there was to lose. The nets after it were trained for longer (see "
+        "their steps). Differences paired by mixture, with 95 % bootstrap intervals. The published "
         "rate counts no positions of the weights; the file's does, and can be loaded."
     )
     return Table("What compression reached", header, tuple(rows), (note,))
 
 
 def rival_table(records: Sequence[CompressionRecord]) -> Table:
-    """One row a compression with a rival: a pruned net and a dense one of its size."""
+    """One row a rival: a pruned net, and a dense one that was trained as long."""
     rows = []
     for record in records:
-        if (rival := record.rival) is None:
-            continue
-        pruned = next(net for net in record.nets if net.name == rival.of)
-        cells = []
-        for metric in METRICS:
-            difference = paired_difference(
-                flat(pruned.scores, metric), flat(rival.scores, metric)
-            ).text(metric_digits(metric) + 1, signed=True)
-            means = [_mean(one.scores, metric) for one in (pruned, rival)]
-            cells += [*(f"{mean:.{metric_digits(metric)}f}" for mean in means), difference]
         biases = round(record.dense_bytes / 4) - record.dense_weights
-        sizes = f"{pruned.weights + biases:,}", f"{rival.parameters:,}"
-        rows.append((record.name, str(record.seed), rival.of, *sizes, str(rival.steps), *cells))
-    header = ["net", "seed", "pruned net", "its parameters", "dense net's", "steps of each"]
+        for rival in record.rivals:
+            pruned = next(net for net in record.nets if net.name == rival.of)
+            cells = []
+            for metric in METRICS:
+                difference = paired_difference(
+                    flat(pruned.scores, metric), flat(rival.scores, metric)
+                ).text(metric_digits(metric) + 1, signed=True)
+                means = [_mean(one.scores, metric) for one in (pruned, rival)]
+                cells += [*(f"{mean:.{metric_digits(metric)}f}" for mean in means), difference]
+            sizes = f"{pruned.weights + biases:,}", f"{rival.parameters:,}"
+            about = record.title, rival.of, rival.kind, str(rival.steps)
+            rows.append((*about, *sizes, *cells))
+    header = ["net", "pruned net", "dense net", "steps of each", "parameters, pruned", "dense"]
     for metric in map(metric_name, METRICS):
         header += [f"{metric}, pruned", "dense", "difference"]
     note = (
         "Parameters: that are not zero, biases too; no positions are counted. Both nets were "
-        "trained for as many steps in all. Differences pruned minus dense, paired by mixture, "
-        "with 95 % bootstrap intervals."
+        "trained for as many steps in all, the dense one without a regulariser. Differences pruned "
+        "minus dense, paired by mixture, with 95 % bootstrap intervals."
     )
-    return Table("Pruned nets and dense ones of their size", tuple(header), tuple(rows), (note,))
+    return Table("Pruned nets and dense ones", tuple(header), tuple(rows), (note,))
 
 
 def score_table(record: CompressionRecord) -> Table:
@@ -105,22 +114,24 @@ def score_table(record: CompressionRecord) -> Table:
     count = len(flat(record.trained, METRICS[0]))
     notes = [
         f"{record.corpus}, {record.test_set} ({record.test_set_hash[:12]}), {count} mixtures. Not "
-        "pruned: trained on with the regulariser alone."
+        f"pruned: trained on with{'' if record.regularized else 'out'} the regulariser."
     ]
     if record.corpus == "synthetic":
         notes.append(SYNTHETIC_PESQ)
-    return Table(f"Scores of {record.name}", header, tuple(rows), tuple(notes))
+    return Table(f"Scores of {record.title}", header, tuple(rows), tuple(notes))
 
 
 def size_table(record: CompressionRecord) -> Table:
     """One row a net: weights, MACs and sizes left, and rates."""
     dense = f"{record.dense_bytes / 1000:,.1f}"
-    rows = [("before compression", "100 %", "100 %", dense, "1.0", dense, dense, "1.0")]
+    steps = f"{record.config['run']['loop']['steps']:,}"
+    rows = [("before compression", steps, "100 %", "100 %", dense, "1.0", dense, dense, "1.0")]
     for net in record.nets:
         published, true = _rates(record, net)
         rows.append(
             (
                 net.name,
+                f"{net.steps:,}",
                 _share(net.weights, record.dense_weights),
                 _share(net.macs, record.dense_macs),
                 f"{net.published_bytes / 1000:,.1f}",
@@ -130,13 +141,15 @@ def size_table(record: CompressionRecord) -> Table:
                 true,
             )
         )
-    header = ("net", "weights left", "MACs left", "published kB", "rate, published",
+    kept = [f"{net.kept:.3f}" for net in record.nets if net.kept is not None]
+    header = ("net", "steps", "weights left", "MACs left", "published kB", "rate, published",
               "entropy kB", "file kB", "rate, file")  # fmt: skip
     note = (
         "kB: 1000 bytes. MACs of weights that are not zero, counted and not timed. Published: no "
         "positions, biases at 32 bits; entropy: with positions, no header; file: as it is loaded."
+        + (f" Channels kept by the gates, net by net: {', '.join(kept)}." if kept else "")
     )
-    return Table(f"Sizes of {record.name}", header, tuple(rows), (note,))
+    return Table(f"Sizes of {record.title}", header, tuple(rows), (note,))
 
 
 def tensor_table(record: CompressionRecord) -> Table:
@@ -152,9 +165,10 @@ def tensor_table(record: CompressionRecord) -> Table:
         f"Percent of the groups that were left. alpha1 {record.alphas[0]:.3g}, alpha2 "
         f"{record.alphas[1]:.3g} at a validation loss of {record.valid_loss:.3g}; lambda1 "
         f"{record.lambdas[0]:.3g}, lambda2 {record.lambdas[1]:.3g}. Pruning stopped by "
-        f"{record.stopped!r}.",
+        f"{record.stopped!r}. Tensors whose loss somewhere fell as more was pruned, by iteration: "
+        f"{', '.join(map(str, record.falls)) or '-'}.",
     )
-    return Table(f"Tensors of {record.name}", header, tuple(rows), notes)
+    return Table(f"Tensors of {record.title}", header, tuple(rows), notes)
 
 
 def rate_figure(records: Sequence[CompressionRecord]) -> bytes:
@@ -180,7 +194,7 @@ def rate_figure(records: Sequence[CompressionRecord]) -> bytes:
                     linestyle=line,
                     marker=marker,
                     markersize=5,
-                    label=f"{record.name}: {name}",
+                    label=f"{record.title}: {name}",
                 )
         axis.set_xscale("log")
         axis.set_xlabel("times smaller")
@@ -219,7 +233,7 @@ def compression_report(records: Sequence[CompressionRecord], *, preset: str) -> 
 
 _WHAT = (
     "- before compression: the net as it was trained, without a regulariser.\n"
-    "- not pruned: trained on with the regulariser.\n"
+    "- not pruned: trained on, with the regulariser if there is one.\n"
     "- iteration: every tensor pruned alone as far as the validation loss stays within alpha1, "
     "then all together fine-tuned.\n"
     "- clustered: every tensor's weights replaced by a code book of as few values as keep the "

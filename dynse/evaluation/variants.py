@@ -79,7 +79,8 @@ class VariantScores:
         for one in enhance_mixtures(
             self.model, variables, self.corpus, test_set, stft=self.stft, rms=self.rms
         ):
-            yield as_utterance(one.mixture, one.enhanced)
+            kept = {"kept": float(one.statistics.kept)} if one.gates else {}
+            yield as_utterance(one.mixture, one.enhanced, kept)
 
     def _record(self, name, items, test_set, config):
         return scored_record(

@@ -14,6 +14,10 @@ the open-or-closed decision carries about the frame: undecided on average, decid
 Both are annealed away during training; their weight belongs to the caller.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import betainc, betaln
@@ -22,7 +26,9 @@ _TABLE_REACH, _TABLE_STEP = 30.0, 1 / 16
 
 
 @jax.custom_jvp
-def beta_cdf_of_score(scores, alpha, beta):
+def beta_cdf_of_score(
+    scores: jax.Array, alpha: jax.Array | float, beta: jax.Array | float
+) -> jax.Array:
     """CDF of Beta(alpha, beta) at ``p = sigmoid(scores)``, differentiable in the scores only.
 
     The density in p is infinite at 0 and 1 where alpha, beta < 1. In the score it is bounded:
@@ -53,7 +59,9 @@ def beta_cdf_of_score(scores, alpha, beta):
 
 
 @beta_cdf_of_score.defjvp
-def _beta_cdf_of_score_jvp(primals, tangents):
+def _beta_cdf_of_score_jvp(
+    primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array]:
     scores, alpha, beta = primals
     log_slope = (
         alpha * jax.nn.log_sigmoid(scores)
@@ -63,7 +71,13 @@ def _beta_cdf_of_score_jvp(primals, tangents):
     return beta_cdf_of_score(scores, alpha, beta), jnp.exp(log_slope) * tangents[0]
 
 
-def batch_shaping_loss(scores, *, alpha=0.6, beta=0.4, stride=8):
+def batch_shaping_loss(
+    scores: Sequence[jax.Array],
+    *,
+    alpha: jax.Array | float = 0.6,
+    beta: jax.Array | float = 0.4,
+    stride: int = 8,
+) -> jax.Array:
     """Cramer-von Mises distance of each gate's openness to a Beta prior, mean over gates.
 
     Args:
@@ -85,7 +99,7 @@ def batch_shaping_loss(scores, *, alpha=0.6, beta=0.4, stride=8):
     return jnp.square(prior - empirical).mean()
 
 
-def mutual_information_loss(scores, *, stride=4):
+def mutual_information_loss(scores: Sequence[jax.Array], *, stride: int = 4) -> jax.Array:
     """Minus the mutual information between each gate and the frame, mean over gates.
 
     Args:
@@ -104,7 +118,7 @@ def mutual_information_loss(scores, *, stride=4):
 
 
 @jax.custom_vjp
-def _information(samples):
+def _information(samples: jax.Array) -> jax.Array:
     """Mutual information in nats of each gate: samples (frames, C) -> (C,).
 
     With m = mean p over the n frames, and as H'(p) = -s for p = sigmoid(s), the gradient is
@@ -116,7 +130,7 @@ def _information(samples):
     return _information_forward(samples)[0]
 
 
-def _information_forward(samples):
+def _information_forward(samples: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     openness = jax.nn.sigmoid(samples)
     # H(sigmoid(s)) = softplus(s) - s sigmoid(s): no logarithm of a vanishing probability.
     frame_entropy = jax.nn.softplus(samples) - samples * openness
@@ -126,7 +140,9 @@ def _information_forward(samples):
     return mean_entropy - frame_entropy.mean(0), (samples, mean)
 
 
-def _information_backward(residuals, cotangent):
+def _information_backward(
+    residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array]:
     samples, mean = residuals
     openness = jax.nn.sigmoid(samples)
     slope = openness * (1 - openness) * (samples - jnp.log(mean) + jnp.log1p(-mean))
@@ -136,13 +152,13 @@ def _information_backward(residuals, cotangent):
 _information.defvjp(_information_forward, _information_backward)
 
 
-def _samples(scores, stride):
+def _samples(scores: Sequence[jax.Array], stride: int) -> jax.Array:
     """All gates' scores, one gate a row: (sum of C_i, B * ceil(T / stride))."""
     rows = [score[:, ::stride].astype(jnp.float32) for score in scores]
     return jnp.concatenate([row.reshape(-1, row.shape[-1]).T for row in rows])
 
 
-def _ranks(rows):
+def _ranks(rows: jax.Array) -> jax.Array:
     """Rank of each float32 value in its row, from 1; float32 of the same shape.
 
     XLA sorts bare integers over ten times faster than floats or pairs on CPU. A float's bits,

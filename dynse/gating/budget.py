@@ -8,13 +8,18 @@ dual ascent on the constraint ``|kept - target| <= tolerance``, until the measur
 meets it, so that no weight has to be searched for each target.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 
-def kept_per_block(gates, valid=None):
+def kept_per_block(
+    gates: Sequence[jax.Array], valid: jax.typing.ArrayLike | None = None
+) -> jax.Array:
     """Fraction of open gates in each block.
 
     Args:
@@ -31,13 +36,21 @@ def kept_per_block(gates, valid=None):
     return jnp.stack([(gate * weight).sum() / (frames * gate.shape[-1]) for gate in gates])
 
 
-def kept_fraction(gates, valid=None):
+def kept_fraction(
+    gates: Sequence[jax.Array], valid: jax.typing.ArrayLike | None = None
+) -> jax.Array:
     """Fraction of open gates over all blocks, each weighted by its number of channels."""
     channels = jnp.array([gate.shape[-1] for gate in gates], jnp.float32)
     return (kept_per_block(gates, valid) * channels).sum() / channels.sum()
 
 
-def budget_loss(gates, target, *, per_block=False, valid=None):
+def budget_loss(
+    gates: Sequence[jax.Array],
+    target: jax.Array | float,
+    *,
+    per_block: bool = False,
+    valid: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
     """Squared distance of the kept fraction from its target; the caller weights it.
 
     Args:
@@ -62,7 +75,7 @@ class DualState(NamedTuple):
     kept: jax.Array  # moving average of the kept fraction over steps
 
 
-def init_dual(weight=1.0, kept=1.0):
+def init_dual(weight: jax.Array | float = 1.0, kept: jax.Array | float = 1.0) -> DualState:
     """Start of the dual ascent.
 
     Args:
@@ -73,7 +86,14 @@ def init_dual(weight=1.0, kept=1.0):
 
 
 def update_dual(
-    state: DualState, kept, target, rate, *, tolerance=0.02, momentum=0.9, maximum=100.0
+    state: DualState,
+    kept: jax.Array | float,
+    target: jax.Array | float,
+    rate: jax.Array | float,
+    *,
+    tolerance: jax.Array | float = 0.02,
+    momentum: jax.Array | float = 0.9,
+    maximum: jax.Array | float = 100.0,
 ) -> DualState:
     """One step of dual ascent, after the step of the parameters.
 

@@ -10,11 +10,15 @@ tuples over blocks of zeros and ones that broadcast to (B, T, C_i), to be given 
 place of its own gates; being arrays, they cause no new compilation.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
 
-def open_gates(channels):
+def open_gates(channels: Sequence[int]) -> tuple[jax.Array, ...]:
     """All channels open.
 
     Args:
@@ -26,7 +30,10 @@ def open_gates(channels):
     return tuple(jnp.ones((1, 1, count)) for count in channels)
 
 
-def fixed_gates(rates, kept_counts=None):
+def fixed_gates(
+    rates: Sequence[jax.typing.ArrayLike],
+    kept_counts: jax.Array | Sequence[jax.typing.ArrayLike] | None = None,
+) -> tuple[jax.Array, ...]:
     """The channels of each block that were open most often, always open; the others never.
 
     Args:
@@ -50,7 +57,9 @@ def fixed_gates(rates, kept_counts=None):
     return tuple(fixed)
 
 
-def random_gates(key, rates, batch_size, frames):
+def random_gates(
+    key: jax.Array, rates: Sequence[jax.typing.ArrayLike], batch_size: int, frames: int
+) -> tuple[jax.Array, ...]:
     """Each channel open at its own rate, independently in each frame.
 
     Args:
@@ -68,7 +77,9 @@ def random_gates(key, rates, batch_size, frames):
     )
 
 
-def shuffled_gates(key, gates, valid=None):
+def shuffled_gates(
+    key: jax.Array, gates: Sequence[jax.Array], valid: jax.Array | None = None
+) -> tuple[jax.Array, ...]:
     """The same gates with the frames of each utterance in random order.
 
     One order for all channels and blocks of an utterance: what is open together stays so, each

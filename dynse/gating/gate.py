@@ -13,6 +13,10 @@ input (the block's own), a hidden width of 8 and gates that start open are the d
 input is detached: with the identity surrogate the gradient through it diverges.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 
@@ -26,7 +30,14 @@ from dynse.gating.surrogates import Surrogate, identity
 _EPSILON = 1e-5
 
 
-def init_gate(key, in_channels, out_channels, hidden=8, *, bias=1.0):
+def init_gate(
+    key: jax.Array,
+    in_channels: int,
+    out_channels: int,
+    hidden: int = 8,
+    *,
+    bias: jax.Array | float = 1.0,
+) -> dict[str, dict[str, jax.Array]]:
     """Parameters of one gate.
 
     Args:
@@ -52,23 +63,25 @@ def init_gate(key, in_channels, out_channels, hidden=8, *, bias=1.0):
     }
 
 
-def init_gate_state(params, batch_size, window=16):
+def init_gate_state(
+    params: Mapping[str, Mapping[str, jax.Array]], batch_size: int, window: int = 16
+) -> jax.Array:
     """State before the first frame: past frames of ``W1 x``, (B, window - 1, hidden) zeros."""
     return init_moving_average(batch_size, params["fc1"]["kernel"].shape[1], window)
 
 
 def apply_gate(
-    params,
-    state,
-    x,
+    params: Mapping[str, Mapping[str, jax.Array]],
+    state: jax.Array,
+    x: jax.Array,
     *,
-    window=16,
+    window: int = 16,
     surrogate: Surrogate = identity,
-    normalize=False,
-    detach=True,
-    key=None,
-    noise=1.0,
-):
+    normalize: bool = False,
+    detach: bool = True,
+    key: jax.Array | None = None,
+    noise: jax.Array | float = 1.0,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Gates of T frames.
 
     Args:
@@ -105,12 +118,12 @@ def apply_gate(
     return state, hard_step(scores, surrogate, key=key, noise=noise), scores
 
 
-def gate_macs(in_channels, out_channels, hidden=8):
+def gate_macs(in_channels: int, out_channels: int, hidden: int = 8) -> int:
     """MACs per frame of one gate: ``in * hidden + hidden * out``; pooling only adds."""
     return in_channels * hidden + hidden * out_channels
 
 
-def _standardize(x):
+def _standardize(x: jax.Array) -> jax.Array:
     """Each frame minus its mean over channels, divided by its standard deviation."""
     centred = x - x.mean(-1, keepdims=True)
     return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + _EPSILON)

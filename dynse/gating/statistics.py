@@ -15,10 +15,13 @@ of its frame pairs. Flips well below that: the gates follow something that lasts
 NumPy, not jax: utterances differ in length, and each would be compiled anew.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class GateStatistics:
     """The values per utterance."""
 
 
-def kept_over_time(gates):
+def kept_over_time(gates: Sequence[ArrayLike]) -> np.ndarray:
     """Fraction of open channels in each frame and block.
 
     Args:
@@ -95,7 +98,9 @@ def kept_over_time(gates):
     return np.stack([np.asarray(gate, np.float64).mean(-1) for gate in gates], axis=-1)
 
 
-def measure(gates, voice, snr_db=float("nan")) -> UtteranceGates:
+def measure(
+    gates: Sequence[ArrayLike], voice: ArrayLike, snr_db: float = float("nan")
+) -> UtteranceGates:
     """Statistics of one utterance.
 
     Args:
@@ -139,7 +144,9 @@ def measure(gates, voice, snr_db=float("nan")) -> UtteranceGates:
     )
 
 
-def gather_statistics(utterances: Sequence[UtteranceGates], frame_rate_hz=62.5) -> GateStatistics:
+def gather_statistics(
+    utterances: Sequence[UtteranceGates], frame_rate_hz: float = 62.5
+) -> GateStatistics:
     """Statistics of a set of utterances of one net.
 
     Args:
@@ -185,7 +192,7 @@ def gather_statistics(utterances: Sequence[UtteranceGates], frame_rate_hz=62.5) 
     )
 
 
-def slope_per_10_db(snr_db, values):
+def slope_per_10_db(snr_db: ArrayLike, values: ArrayLike) -> float:
     """Least-squares slope of values over SNR, per 10 dB; public so that it can be bootstrapped.
 
     Args:
@@ -202,11 +209,11 @@ def slope_per_10_db(snr_db, values):
     return float(10 * (centred * values[known]).sum() / spread) if spread > 0 else float("nan")
 
 
-def _mean(values):
+def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _weighted_mean(values, weights):
+def _weighted_mean(values: ArrayLike, weights: ArrayLike) -> float:
     """Mean over the entries of positive weight; NaN where there is none."""
     values, weights = np.asarray(values, np.float64), np.asarray(weights, np.float64)
     counted = weights > 0

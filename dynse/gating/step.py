@@ -7,6 +7,8 @@ The step is a `jax.custom_jvp` rather than the add-and-subtract idiom
 ``soft + stop_gradient(hard - soft)``, whose rounding gives 0 for an open gate in bfloat16.
 """
 
+from __future__ import annotations
+
 from functools import partial
 
 import jax
@@ -16,18 +18,26 @@ from dynse.gating.surrogates import Surrogate, identity
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _heaviside(scores, surrogate):
+def _heaviside(scores: jax.Array, surrogate: Surrogate) -> jax.Array:
     return (scores > 0).astype(scores.dtype)
 
 
 @_heaviside.defjvp
-def _heaviside_jvp(surrogate, primals, tangents):
+def _heaviside_jvp(
+    surrogate: Surrogate, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     (scores,), (tangent,) = primals, tangents
     slope = surrogate(scores).astype(tangent.dtype)
     return _heaviside(scores, surrogate), slope * tangent
 
 
-def hard_step(scores, surrogate: Surrogate = identity, *, key=None, noise=1.0):
+def hard_step(
+    scores: jax.typing.ArrayLike,
+    surrogate: Surrogate = identity,
+    *,
+    key: jax.Array | None = None,
+    noise: jax.Array | float = 1.0,
+) -> jax.Array:
     """Exact zeros and ones: open (1) where the score is positive; 0 and NaN are closed.
 
     Args:
@@ -55,14 +65,16 @@ def hard_step(scores, surrogate: Surrogate = identity, *, key=None, noise=1.0):
     return _heaviside(scores, surrogate)
 
 
-def init_moving_average(batch_size, channels, window, dtype=jnp.float32):
+def init_moving_average(
+    batch_size: int, channels: int, window: int, dtype: jax.typing.DTypeLike = jnp.float32
+) -> jax.Array:
     """State before the first frame: ``window - 1`` past frames of zeros, (B, window - 1, C)."""
     if window < 1:
         raise ValueError(f"expected a window of at least 1 frame, got {window}")
     return jnp.zeros((batch_size, window - 1, channels), dtype)
 
 
-def moving_average(state, x, window):
+def moving_average(state: jax.Array, x: jax.Array, window: int) -> tuple[jax.Array, jax.Array]:
     """Causal mean of the last ``window`` frames, always divided by ``window``.
 
     Each frame is summed afresh from the past frames, always in one order: any split into
@@ -89,7 +101,7 @@ def moving_average(state, x, window):
     return past_and_x[:, frames:], _window_sums(past_and_x, window, frames) / window
 
 
-def _window_sums(padded, window, frames):
+def _window_sums(padded: jax.Array, window: int, frames: int) -> jax.Array:
     """Sums of ``window`` neighbouring frames, as shifted adds: fast forward and backward."""
     total = padded[:, :frames]
     for shift in range(1, window):

@@ -19,6 +19,8 @@ Bengio, Leonard, Courville 2013 (arXiv 1308.3432), straight-through; Zenke and G
 2017 (arXiv 1611.01144), Gumbel noise.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import jax
@@ -27,34 +29,34 @@ import jax.numpy as jnp
 Surrogate = Callable[[jax.Array], jax.Array]
 
 
-def identity(scores):
+def identity(scores: jax.Array) -> jax.Array:
     """Straight-through: 1 everywhere."""
     return jnp.ones_like(scores)
 
 
-def clipped(scores):
+def clipped(scores: jax.Array) -> jax.Array:
     """Clipped straight-through: 1 where ``|s| <= 1``, else 0."""
     return (jnp.abs(scores) <= 1).astype(scores.dtype)
 
 
-def sigmoid(scores, temperature=1.0):
+def sigmoid(scores: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
     """Derivative of ``sigmoid(s / temperature)``; peak ``1 / (4 temperature)``, integral 1."""
     soft = jax.nn.sigmoid(scores / temperature)
     return soft * (1 - soft) / temperature
 
 
-def fast_sigmoid(scores, slope=2.0):
+def fast_sigmoid(scores: jax.Array, slope: jax.Array | float = 2.0) -> jax.Array:
     """``1 / (1 + slope |s|)^2``; peak 1, integral ``2 / slope``."""
     return 1 / jnp.square(1 + slope * jnp.abs(scores))
 
 
-def arctan(scores, slope=jnp.pi):
+def arctan(scores: jax.Array, slope: jax.Array | float = jnp.pi) -> jax.Array:
     """``1 / (1 + (slope s)^2)``, derivative of ``arctan(slope s) / slope``; peak 1, integral
     ``pi / slope``."""
     return 1 / (1 + jnp.square(slope * scores))
 
 
-def gumbel_sigmoid(scores, temperature=1.0):
+def gumbel_sigmoid(scores: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
     """Derivative of the relaxed Bernoulli sample ``sigmoid((s + logistic noise) / temperature)``.
 
     The difference of two Gumbel variables is logistic. `hard_step` draws that noise when it is

@@ -9,6 +9,7 @@ layer's input in each of its consumers.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -25,11 +26,15 @@ def pointwise(kernel: jax.Array, x: jax.Array) -> jax.Array:
     return (x.reshape(-1, channels) @ kernel).reshape(batch, frames, -1)
 
 
-def _pointwise_forward(kernel, x):
+def _pointwise_forward(
+    kernel: jax.Array, x: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return pointwise(kernel, x), (kernel, x)
 
 
-def _pointwise_backward(residuals, dy):
+def _pointwise_backward(
+    residuals: tuple[jax.Array, jax.Array], dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     kernel, x = residuals
     rows, drows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
     return rows.T @ drows, (drows @ kernel.T).reshape(x.shape)
@@ -47,11 +52,15 @@ def _shift_multiply_add(kernel: jax.Array, signal: jax.Array, dilation: int) -> 
     return optimization_barrier(y)
 
 
-def _shift_forward(kernel, signal, dilation):
+def _shift_forward(
+    kernel: jax.Array, signal: jax.Array, dilation: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return _shift_multiply_add(kernel, signal, dilation), (kernel, signal)
 
 
-def _shift_backward(dilation, residuals, dy):
+def _shift_backward(
+    dilation: int, residuals: tuple[jax.Array, jax.Array], dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     kernel, signal = residuals
     taps, frames = kernel.shape[0], dy.shape[1]
     dsignal = sum(
@@ -100,7 +109,7 @@ def depthwise_cost(
     return LayerCost(path, (taps + use_bias) * width, taps * width, **gate)
 
 
-def uniform_fan_in(fan_in: int):
+def uniform_fan_in(fan_in: int) -> Callable[[jax.Array, tuple[int, ...]], jax.Array]:
     """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the usual start of convolutions in this field."""
     bound = fan_in**-0.5
     return lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -bound, bound)

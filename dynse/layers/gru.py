@@ -21,7 +21,7 @@ an outer product to it in every frame. `benchmarks/gru.py` measures what that ga
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -31,6 +31,9 @@ from dynse.layers.cost import LayerCost
 
 # Blocks from this length on take the hand-written gradient; what it gains, a short block lacks.
 LONG_BLOCK = 16
+
+Gates = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+Residuals = tuple[jax.Array, jax.Array, jax.Array, Gates]
 
 
 def gru(
@@ -60,10 +63,12 @@ def gru(
     return y[-1], y.swapaxes(0, 1)
 
 
-def _recurrence(kernel, new_bias, state, from_input):
+def _recurrence(
+    kernel: jax.Array, new_bias: jax.Array, state: jax.Array, from_input: jax.Array
+) -> jax.Array:
     """Every frame's h (T, B, H), from what the input adds to the gates (T, B, 3H)."""
 
-    def step(h, a):
+    def step(h: jax.Array, a: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
         h, _ = _cell(h, a, _parts(h @ kernel), new_bias)
         return h, h
 
@@ -72,16 +77,20 @@ def _recurrence(kernel, new_bias, state, from_input):
 
 
 @jax.custom_vjp
-def _long_recurrence(kernel, new_bias, state, from_input):
+def _long_recurrence(
+    kernel: jax.Array, new_bias: jax.Array, state: jax.Array, from_input: jax.Array
+) -> jax.Array:
     """`_recurrence` with the gradient of the module's docstring."""
     return _long_forward(kernel, new_bias, state, from_input)[0]
 
 
-def _long_forward(kernel, new_bias, state, from_input):
+def _long_forward(
+    kernel: jax.Array, new_bias: jax.Array, state: jax.Array, from_input: jax.Array
+) -> tuple[jax.Array, Residuals]:
     # Faster on two CPU cores than one matmul of width 3H.
     kernels = _parts(kernel)
 
-    def step(h, a):
+    def step(h: jax.Array, a: Sequence[jax.Array]) -> tuple[jax.Array, tuple[jax.Array, Gates]]:
         h, gates = _cell(h, a, [h @ one for one in kernels], new_bias)
         return h, (h, gates)
 
@@ -89,7 +98,9 @@ def _long_forward(kernel, new_bias, state, from_input):
     return y, (kernel, state, y, gates)
 
 
-def _long_backward(residuals, dy):
+def _long_backward(
+    residuals: Residuals, dy: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     kernel, state, y, (r, z, n, m) = residuals
     before = jnp.concatenate([state[None], y[:-1]])
     to_n = (1 - z) * (1 - n * n)
@@ -98,7 +109,7 @@ def _long_backward(residuals, dy):
     to_m = to_n * r
     back_r, back_z, back_m = (one.T for one in _parts(kernel))
 
-    def step(carry, frame):
+    def step(carry: jax.Array, frame: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
         dy, z, to_r, to_z, to_m = frame
         g = dy + carry
         carry = g * z + (g * to_r) @ back_r + (g * to_z) @ back_z + (g * to_m) @ back_m
@@ -113,7 +124,12 @@ def _long_backward(residuals, dy):
 _long_recurrence.defvjp(_long_forward, _long_backward)
 
 
-def _cell(h, from_input, from_hidden, new_bias):
+def _cell(
+    h: jax.Array,
+    from_input: Sequence[jax.Array],
+    from_hidden: Sequence[jax.Array],
+    new_bias: jax.Array,
+) -> tuple[jax.Array, Gates]:
     """h' and (r, z, n, m) of one frame."""
     (input_r, input_z, input_n), (hidden_r, hidden_z, hidden_n) = from_input, from_hidden
     r = jax.nn.sigmoid(input_r + hidden_r)
@@ -123,16 +139,16 @@ def _cell(h, from_input, from_hidden, new_bias):
     return (1 - z) * n + z * h, (r, z, n, m)
 
 
-def _parts(array):
+def _parts(array: jax.Array) -> list[jax.Array]:
     """The parts of r, z and n along the last axis."""
     return jnp.split(array, 3, axis=-1)
 
 
-def _joined(parts):
+def _joined(parts: Sequence[jax.Array]) -> jax.Array:
     return jnp.concatenate(parts, axis=-1)
 
 
-def _per_gate(hidden_bias, width):
+def _per_gate(hidden_bias: jax.Array, width: int) -> jax.Array:
     """The hidden bias as (3H,); (H,) is that of n."""
     if hidden_bias.shape not in ((width,), (3 * width,)):
         raise ValueError(
@@ -141,7 +157,7 @@ def _per_gate(hidden_bias, width):
     return jnp.pad(hidden_bias, (3 * width - hidden_bias.shape[0], 0))
 
 
-def _rows(array):
+def _rows(array: jax.Array) -> jax.Array:
     return array.reshape(-1, array.shape[-1])
 
 
@@ -161,7 +177,7 @@ class GRU(nn.Module):
         """State (B, H) and x (B, T, D) -> next state and y (B, T, H)."""
         width, bound = self.features, self.features**-0.5
 
-        def initial(key, shape):
+        def initial(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
             return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
         params = {

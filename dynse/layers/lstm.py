@@ -17,7 +17,7 @@ whole block after it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -29,6 +29,8 @@ from dynse.layers.cost import LayerCost
 LONG_BLOCK = 16
 
 State = tuple[jax.Array, jax.Array]
+Gates = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+Residuals = tuple[jax.Array, State, jax.Array, jax.Array, Gates]
 
 
 def lstm(params: Mapping[str, jax.Array], state: State, x: jax.Array) -> tuple[State, jax.Array]:
@@ -51,10 +53,12 @@ def lstm(params: Mapping[str, jax.Array], state: State, x: jax.Array) -> tuple[S
     return (y[-1], cell), y.swapaxes(0, 1)
 
 
-def _recurrence(kernel, state, from_input):
+def _recurrence(
+    kernel: jax.Array, state: State, from_input: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Every frame's h (T, B, H) and the last c, from what the input adds to the gates."""
 
-    def step(state, a):
+    def step(state: State, a: Sequence[jax.Array]) -> tuple[State, jax.Array]:
         (h, c), _ = _cell(state[1], a, _parts(state[0] @ kernel))
         return (h, c), h
 
@@ -64,16 +68,22 @@ def _recurrence(kernel, state, from_input):
 
 
 @jax.custom_vjp
-def _long_recurrence(kernel, state, from_input):
+def _long_recurrence(
+    kernel: jax.Array, state: State, from_input: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """`_recurrence` with the gradient of the module's docstring."""
     return _long_forward(kernel, state, from_input)[0]
 
 
-def _long_forward(kernel, state, from_input):
+def _long_forward(
+    kernel: jax.Array, state: State, from_input: jax.Array
+) -> tuple[tuple[jax.Array, jax.Array], Residuals]:
     # As in the GRU: four narrow matmuls rather than one of width 4H.
     kernels = _parts(kernel)
 
-    def step(state, a):
+    def step(
+        state: State, a: Sequence[jax.Array]
+    ) -> tuple[State, tuple[jax.Array, jax.Array, Gates]]:
         (h, c), gates = _cell(state[1], a, [state[0] @ one for one in kernels])
         return (h, c), (h, c, gates)
 
@@ -81,7 +91,9 @@ def _long_forward(kernel, state, from_input):
     return (y, cell), (kernel, state, y, cells, gates)
 
 
-def _long_backward(residuals, cotangents):
+def _long_backward(
+    residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, State, jax.Array]:
     kernel, (first_h, first_c), y, cells, (i, f, g, o) = residuals
     dy, dcell = cotangents
     before = jnp.concatenate([first_h[None], y[:-1]])
@@ -92,7 +104,9 @@ def _long_backward(residuals, cotangents):
     to_g, to_o = i * (1 - g * g), tanh * o * (1 - o)
     back_i, back_f, back_g, back_o = (one.T for one in _parts(kernel))
 
-    def step(carry, frame):
+    def step(
+        carry: State, frame: tuple[jax.Array, ...]
+    ) -> tuple[State, tuple[jax.Array, jax.Array]]:
         e, s = carry
         dy, f, to_c, to_i, to_f, to_g, to_o = frame
         e = e + dy
@@ -114,7 +128,9 @@ def _long_backward(residuals, cotangents):
 _long_recurrence.defvjp(_long_forward, _long_backward)
 
 
-def _cell(c, from_input, from_hidden):
+def _cell(
+    c: jax.Array, from_input: Sequence[jax.Array], from_hidden: Sequence[jax.Array]
+) -> tuple[State, Gates]:
     """(h', c') and (i, f, g, o) of one frame."""
     a_i, a_f, a_g, a_o = (a + b for a, b in zip(from_input, from_hidden, strict=True))
     i, f, o = jax.nn.sigmoid(a_i), jax.nn.sigmoid(a_f), jax.nn.sigmoid(a_o)
@@ -123,12 +139,12 @@ def _cell(c, from_input, from_hidden):
     return (o * jnp.tanh(c), c), (i, f, g, o)
 
 
-def _parts(array):
+def _parts(array: jax.Array) -> list[jax.Array]:
     """The parts of i, f, g and o along the last axis."""
     return jnp.split(array, 4, axis=-1)
 
 
-def _rows(array):
+def _rows(array: jax.Array) -> jax.Array:
     return array.reshape(-1, array.shape[-1])
 
 
@@ -148,7 +164,7 @@ class LSTM(nn.Module):
         """State, two of (B, H), and x (B, T, D) -> next state and y (B, T, H)."""
         width, bound = self.features, self.features**-0.5
 
-        def initial(key, shape):
+        def initial(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
             return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
         params = {

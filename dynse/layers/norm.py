@@ -24,6 +24,8 @@ from dynse.layers.cost import LayerCost
 
 EPS = 1e-5
 
+Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array | None]
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def normalize_batch(
@@ -45,7 +47,9 @@ def normalize_batch(
     return _normalize_forward(scale, bias, x, relu)[0]
 
 
-def _normalize_forward(scale, bias, x, relu):
+def _normalize_forward(
+    scale: jax.Array, bias: jax.Array, x: jax.Array, relu: bool
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Residuals]:
     mean = x.mean((0, 1))
     # E[x^2] - mean^2 reads x once where the two-pass form writes it out again; float32 is enough
     # for means up to a thousand standard deviations, and the bound keeps the root real.
@@ -57,7 +61,9 @@ def _normalize_forward(scale, bias, x, relu):
     return (y, mean, var), (factor, x, mean, inverse, y if relu else None)
 
 
-def _normalize_backward(relu, residuals, cotangents):
+def _normalize_backward(
+    relu: bool, residuals: Residuals, cotangents: tuple[jax.Array, jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     factor, x, mean, inverse, y = residuals
     dy = jnp.where(y > 0, cotangents[0], 0) if relu else cotangents[0]
     count = dy.shape[0] * dy.shape[1]

@@ -5,14 +5,15 @@
               + 32 bits for every other parameter                      (n non-zero weights)
 
 Tan and Wang, IEEE/ACM TASLP 29 (2021), count so. It leaves out where the non-zero weights are, so
-no file of that size can be loaded again. What a file must hold besides values is at least
+no file of that size can be loaded again. Besides values it holds
 
     positions    G H(g / G) + g P H(n / (g P)) bits
                  G groups of P weights, g of them with a non-zero weight, H the binary entropy
     assignments  n log2 n - sum_k n_k log2 n_k bits,  n_k weights in cluster k
 
-for independent groups, weights and assignments. Weights that were pruned one by one are groups of
-one: P = 1 and n = g. The smaller count of the two forms is taken. Both figures are always given.
+where groups, weights and assignments are independent, as likely everywhere in a tensor; a file that
+finds out where they are denser is smaller. Weights that were pruned one by one are groups of one:
+P = 1 and n = g. The smaller count of the two forms is taken. Both figures are always given.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """The compression of one trained run: the functions that `compress` takes, and the record.
 
-    L0 = loss of the trained net on the validation set
     train on with lambda1 / n(W) sum |w| + lambda2 / n(G) sum_g sqrt(p_g) ||g||_2      (iteration 0)
-    prune each tensor as far as its loss stays within L0 + alpha1, fine-tune, again;
-    cluster each net on the way within alpha2
+    prune each tensor as far as the net's loss on the validation set rises by alpha1 at most,
+    fine-tune, again; cluster each net on the way, each tensor within a rise of alpha2
 
-(Tan and Wang, IEEE/ACM TASLP 29, 2021.) This module alone of its room trains and scores. Masks and
-regulariser are put around the run's optimiser. The rivals are here too: no regulariser, one common
-threshold for all tensors, and a dense net of the size of a pruned one that was trained as long.
+(Tan and Wang, IEEE/ACM TASLP 29, 2021, whose nets have the regulariser from the first step on; that
+a trained net is trained on with it is ours, so that any net can be compressed.) This module alone
+of its room trains and scores. Masks and regulariser are put around the run's optimiser. The rivals
+are here too: no regulariser, one common threshold for all tensors, and dense nets that were trained
+as long as a pruned one, as small as it and as large as before.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from dynse.evaluation.compression_records import (
     CompressedNet,
     CompressionRecord,
     DenseRival,
-    Scores,
     scores_by_snr,
 )
 from dynse.evaluation.scores import commit, machine
@@ -50,8 +50,8 @@ from dynse.pruning.sensitivity import (
 )
 from dynse.training.compression import finetuning, mean_loss, validation_batches, validation_loss
 from dynse.training.loop import check_identity
-from dynse.training.nets import net_of_size
-from dynse.training.runs import RunConfig, train_run
+from dynse.training.nets import NetConfig, net_of_size
+from dynse.training.runs import RunConfig, train_run, variables_digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +126,7 @@ class CompressionJob:
         self.whole = {f"params/{path}": axes for path, axes in self.groups.items()}
         self.batches = validation_batches(run, corpus)
         # One function: what is compiled for it serves all iterations.
-        self.loss = mean_loss(validation_loss(run), self.batches)
+        self.loss = mean_loss(self._validation_loss(), self.batches)
         self.valid_loss = float(jax.jit(self.loss)(self.variables))
         self.lambdas, self.alphas = self._limits()
 
@@ -147,7 +147,7 @@ class CompressionJob:
         folder = self.run_dir / self.name
         folder.mkdir(parents=True, exist_ok=True)
         check_identity(folder, self.identity)
-        sweep = make_sweep(validation_loss(self.run))
+        sweep = make_sweep(self._validation_loss())
 
         def analyze(variables: Any) -> Sensitivity:
             found = analyze_sensitivity(
@@ -191,7 +191,12 @@ class CompressionJob:
         weights = [self._weights(state.params) for state in states]
         valid = [states[0].first_scores, *(state.scores for state in states)]
         layers = self.scoring.model.cost()
-        name = f"{self.net} seed{self.run.seed}"
+        trained = self.scoring.record(
+            f"{self.net} seed{self.run.seed}",
+            self.variables,
+            test_set,
+            _about(self.run, self.variables),
+        )
         return CompressionRecord(
             net=self.net,
             pipeline=self.config.pipeline,
@@ -199,12 +204,12 @@ class CompressionJob:
             regularized=self.config.regularized,
             common_threshold=self.config.common_threshold,
             noisy=scores_by_snr(self.scoring.noisy_record(test_set)),
-            trained=self._scores(name, self.variables, test_set, {"run": self.identity["run"]}),
+            trained=scores_by_snr(trained),
             dense_bytes=stages[0].sizes.dense,
             dense_weights=sum(sizes.values()),
             dense_macs=total_macs(layers),
             nets=tuple(net for stage in stages for net in self._nets(stage, layers, test_set)),
-            rival=None,
+            rivals=(),
             stopped=self.config.rule.reason(states[-1]),
             densities={
                 path: tuple(one[path] / size for one in weights) for path, size in sizes.items()
@@ -218,6 +223,7 @@ class CompressionJob:
                 for path in self.groups
             },
             evaluations=tuple(state.sensitivity.evaluations for state in states[1:]),
+            falls=tuple(len(state.sensitivity.falls) for state in states[1:]),
             lambdas=self.lambdas,
             alphas=self.alphas,
             valid_loss=self.valid_loss,
@@ -234,39 +240,46 @@ class CompressionJob:
             commit=commit(),
         )
 
-    def rival(self, record: CompressionRecord, test_set: TestSet) -> DenseRival:
-        """A dense net as small as the best pruned one, trained for as many steps in all.
+    def rivals(self, record: CompressionRecord, test_set: TestSet) -> tuple[DenseRival, ...]:
+        """Dense nets beside the best pruned one, trained for as many steps in all.
 
-        Its layers are narrower and it has at most as many parameters as that net has weights that
-        are not zero and biases, or one unit a layer. Where no pruned net loses little, it is the
-        last one's rival.
+        One is as large as before. The other has narrower layers, and at most as many parameters as
+        the pruned one has weights that are not zero and biases, or one unit a layer. Where no
+        pruned net loses little, they are the last one's rivals.
         """
         pruned = record.best_pruned
         others = total_params(self.scoring.model.cost()) - record.dense_weights
-        net = net_of_size(self.run.net, self.run.stft.bins, pruned.weights + others)
-        steps = self.run.loop.steps + (1 + pruned.iteration) * self.finetuning.loop.steps
-        loop = dataclasses.replace(self.run.loop, steps=steps)
+        small = net_of_size(self.run.net, self.run.stft.bins, pruned.weights + others)
+        return (
+            self._rival(pruned, "as small", "small", small, test_set),
+            self._rival(pruned, "as large as before", "large", self.run.net, test_set),
+        )
+
+    def _rival(
+        self, pruned: CompressedNet, kind: str, name: str, net: NetConfig, test_set: TestSet
+    ) -> DenseRival:
+        loop = dataclasses.replace(self.run.loop, steps=pruned.steps)
         run = dataclasses.replace(self.run, net=net, loop=loop)
+        name = f"{self.name}-{name}"
         model, variables, _ = train_run(
-            self.run_dir / f"{self.name}-small",
-            run,
-            self.corpus,
-            title=f"dense {self.net}",
-            console=self.console,
+            self.run_dir / name, run, self.corpus, title=name, console=self.console
         )
         layers = model.cost()
         scoring = dataclasses.replace(self.scoring, model=model)
-        scores = scoring.record(
-            f"{self.name} small", variables, test_set, {"run": dataclasses.asdict(run)}
-        )
+        scores = scoring.record(name, variables, test_set, _about(run, variables))
         return DenseRival(
             of=pruned.name,
+            kind=kind,
             config=json.loads(json.dumps(dataclasses.asdict(net))),
-            steps=steps,
+            steps=pruned.steps,
             parameters=total_params(layers),
             macs=total_macs(layers),
             scores=scores_by_snr(scores),
         )
+
+    def _validation_loss(self) -> Any:
+        """Of the run, without a term in dB, of which a share says nothing."""
+        return validation_loss(dataclasses.replace(self.run, waveform_weight=0.0))
 
     def _limits(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """lambdas and alphas."""
@@ -274,9 +287,10 @@ class CompressionJob:
         if lambdas is None:
             lambdas = lambdas_by_share(self.valid_loss, self.variables["params"], self.groups)
             alphas = alphas[0] * self.valid_loss, alphas[1] * self.valid_loss
+        if not self.config.regularized:
+            return (0.0, 0.0), alphas
         # Single weights have no groups to be sparse in.
-        lambdas = (lambdas[0], lambdas[1] if self.config.pipeline == "C2" else 0.0)
-        return lambdas if self.config.regularized else (0.0, 0.0), alphas
+        return (lambdas[0], lambdas[1] if self.config.pipeline == "C2" else 0.0), alphas
 
     def _train_on(self, start: Any, masks: Any, iteration: int) -> Any:
         weights = tuple(lambda_factor(iteration) * value for value in self.lambdas)
@@ -305,31 +319,32 @@ class CompressionJob:
     ) -> tuple[CompressedNet, CompressedNet]:
         """A stage's net, pruned and then clustered as well."""
 
+        iteration = stage.state.iteration
+        steps = self.run.loop.steps + (1 + iteration) * self.finetuning.loop.steps
+
         def net(kind: str, variables: Any, size: Any) -> CompressedNet:
-            about = {**self.identity, "iteration": stage.state.iteration, "kind": kind}
-            name = f"{self.name} {stage.state.iteration} {kind}"
+            name = f"{self.name} {iteration} {kind}"
             file = stage.path.with_name(f"{kind}.packed")
+            record = self.scoring.record(name, variables, test_set, _about(self.run, variables))
+            kept = [one.values["kept"] for one in record.utterances if "kept" in one.values]
             return CompressedNet(
-                iteration=stage.state.iteration,
+                iteration=iteration,
                 clustered=kind == "clustered",
                 weights=sum(self._weights(variables).values()),
+                steps=steps,
                 macs=pruned_macs(layers, variables["params"], self.groups),
+                kept=float(np.mean(kept)) if kept else None,
                 published_bytes=size.published,
                 entropy_bytes=size.entropy,
                 file_bytes=size.file,
                 file=file.relative_to(self.run_dir).as_posix(),
-                scores=self._scores(name, variables, test_set, about),
+                scores=scores_by_snr(record),
             )
 
         return (
             net("pruned", stage.state.params, stage.sizes),
             net("clustered", stage.clustered, stage.clustered_sizes),
         )
-
-    def _scores(
-        self, name: str, variables: Any, test_set: TestSet, about: Mapping[str, Any]
-    ) -> Scores:
-        return scores_by_snr(self.scoring.record(name, variables, test_set, about))
 
     def _valid_scores(self, variables: Any) -> dict[str, float]:
         return self.scoring.means(variables, self.valid_set)
@@ -340,6 +355,11 @@ class CompressionJob:
 
     def _tensor(self, variables: Any, path: str) -> Any:
         return get_tensor(variables, f"params/{path}")
+
+
+def _about(run: RunConfig, variables: Any) -> dict[str, Any]:
+    """All that decides the scores of a net: how it is built and fed, and its variables."""
+    return {"run": dataclasses.asdict(run), "variables": variables_digest(variables)}
 
 
 def _without_empty(variables: Mapping[str, Any]) -> dict[str, Any]:

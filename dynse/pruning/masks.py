@@ -88,11 +88,6 @@ def apply_masks(params: Any, masks: Any) -> Any:
     return jax.tree.map(_apply, params, masks)
 
 
-def densities(masks: Any) -> dict[str, float]:
-    """Path to the fraction of weights kept, of every tensor with a mask."""
-    return {path: float(np.mean(mask)) for path, mask in named_tensors(masks).items()}
-
-
 def count_nonzero(params: Any, groups: Groups) -> int:
     """Weights of a net that are not zero; biases and the like are not counted."""
     return sum(int(jnp.count_nonzero(get_tensor(params, path))) for path in groups)

@@ -243,7 +243,7 @@ def with_common_threshold(params: Any, groups: Groups, found: Sensitivity) -> Se
     """As many weights pruned, but by one threshold for all tensors: what Algorithm 1 is held to.
 
     Groups are compared by the mean magnitude of their weights. Ours: the papers do not say how
-    their one threshold was chosen; at an equal number of weights it differs in nothing else.
+    their one threshold was chosen; here the number of weights is Algorithm 1's on the same net.
 
     Args:
         params: as `analyze_sensitivity` had them.
@@ -251,8 +251,8 @@ def with_common_threshold(params: Any, groups: Groups, found: Sensitivity) -> Se
         found: what it gave.
 
     Returns:
-        With the common threshold, times the weights of a group, and the percent of each tensor's
-        groups that it prunes, rounded.
+        With the threshold of each tensor, its largest magnitude that goes, and the percent of its
+        groups that do, rounded.
     """
     magnitudes, sizes = {}, {}
     for path, values in group_magnitudes(params, groups).items():
@@ -266,8 +266,12 @@ def with_common_threshold(params: Any, groups: Groups, found: Sensitivity) -> Se
     )
     order = np.argsort(means)
     count = np.searchsorted(np.cumsum(weights[order]), going, side="right")
-    limit = float(means[order[count - 1]]) if count else 0.0
-    thresholds = {path: limit * sizes[path] for path in groups}
+    limit = means[order[count - 1]] if count else 0.0
+    # Not the limit times the size of a group, which may be rounded below the group's own magnitude.
+    thresholds = {
+        path: float(values[values / sizes[path] <= limit].max(initial=0.0))
+        for path, values in magnitudes.items()
+    }
     ratios = {
         path: round(100 * float((values <= thresholds[path]).mean())) if values.size else 100
         for path, values in magnitudes.items()

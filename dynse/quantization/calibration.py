@@ -10,14 +10,17 @@ more a tighter range pays. The last two work on histograms, which double their r
 falls outside, so batches are seen once and none is kept.
 """
 
+from __future__ import annotations
+
 import functools
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dynse.quantization.genome import GRULayer
+from dynse.quantization.genome import DenseLayer, GRULayer
 from dynse.quantization.gru import (
     CALIBRATED,
     HIDDEN_LINEARS,
@@ -34,7 +37,13 @@ BINS = 2048
 _SHRINKS = np.geomspace(1, 0.1, 16)
 
 
-def calibrate(layers, params, batches, *, method="minmax"):
+def calibrate(
+    layers: Sequence[GRULayer | DenseLayer],
+    params: Mapping[str, Any],
+    batches: Iterable[jax.typing.ArrayLike | tuple[jax.typing.ArrayLike, jax.typing.ArrayLike]],
+    *,
+    method: str = "minmax",
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Ranges of all tensors that `build` needs.
 
     Args:
@@ -84,7 +93,7 @@ class Histogram(NamedTuple):
     counts: np.ndarray = np.zeros(BINS)
     reach: float = 2.0**-40
 
-    def add(self, values, *, count=True):
+    def add(self, values: np.ndarray, *, count: bool = True) -> Histogram:
         """With more values, (n,); without `count` the extremes alone."""
         low, high = min(self.low, float(values.min())), max(self.high, float(values.max()))
         if not count:
@@ -97,14 +106,14 @@ class Histogram(NamedTuple):
         counts = counts + np.histogram(values, BINS, (-reach, reach))[0]
         return Histogram(low, high, counts, reach)
 
-    def quantile(self, fraction):
+    def quantile(self, fraction: float) -> float:
         """Smallest bin edge with at least this fraction below it."""
         edges = np.linspace(-self.reach, self.reach, BINS + 1)[1:]
         below = np.cumsum(self.counts)
         return edges[np.searchsorted(below, fraction * below[-1])]
 
 
-def _range(histogram, method):
+def _range(histogram: Histogram, method: str) -> tuple[np.ndarray, np.ndarray]:
     """(low, high), each (W,)."""
     low, high = histogram.low, histogram.high
     if method == "percentile":
@@ -117,7 +126,7 @@ def _range(histogram, method):
     return np.full(len(WIDTHS), low), np.full(len(WIDTHS), high)
 
 
-def _least_squares(histogram, bits):
+def _least_squares(histogram: Histogram, bits: int) -> tuple[float, float]:
     """(low, high) with the least squared error of the bins' centres at one width."""
     seen = np.flatnonzero(histogram.counts)
     centres = ((seen + 0.5) / BINS * 2 - 1) * histogram.reach
@@ -135,39 +144,41 @@ def _least_squares(histogram, bits):
 class _FloatArithmetic:
     """The cell's operations on real numbers; keeps the result of each."""
 
-    def __init__(self, gates):
+    def __init__(self, gates: Mapping[str, tuple[jax.Array, jax.Array]]) -> None:
         self.gates = gates
         self.results = {}
 
-    def _linears(self, names, x):
+    def _linears(self, names: Sequence[str], x: jax.Array) -> list[jax.Array]:
         for name in names:
             kernel, bias = self.gates[name]
             self.results[name] = x @ kernel + bias
         return [self.results[name] for name in names]
 
-    def input(self, x):
+    def input(self, x: jax.Array) -> list[jax.Array]:
         return self._linears(INPUT_LINEARS, x)
 
-    def hidden(self, h):
+    def hidden(self, h: jax.Array) -> list[jax.Array]:
         return self._linears(HIDDEN_LINEARS, h)
 
-    def add(self, name, a, b):
+    def add(self, name: str, a: jax.Array, b: jax.Array) -> jax.Array:
         self.results[name] = a + b
         return self.results[name]
 
-    def multiply(self, name, a, b):
+    def multiply(self, name: str, a: jax.Array, b: jax.Array) -> jax.Array:
         self.results[name] = a * b
         return self.results[name]
 
-    def activate(self, name, a):
+    def activate(self, name: str, a: jax.Array) -> jax.Array:
         return jnp.tanh(a) if name == "n" else jax.nn.sigmoid(a)
 
-    def complement(self, _name, a):
+    def complement(self, _name: str, a: jax.Array) -> jax.Array:
         return 1 - a
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _record(layers, params, x):
+def _record(
+    layers: tuple[GRULayer | DenseLayer, ...], params: Mapping[str, Any], x: jax.Array
+) -> dict[str, jax.Array]:
     """All tensors of the float net by name, (B, T, ...)."""
     tensors = {"input": x}
     for layer in layers:
@@ -184,11 +195,13 @@ def _record(layers, params, x):
     return tensors
 
 
-def _record_gru(gates, x):
+def _record_gru(
+    gates: Mapping[str, tuple[jax.Array, jax.Array]], x: jax.Array
+) -> dict[str, jax.Array]:
     outer = _FloatArithmetic(gates)
     outer.input(swap_time(x))
 
-    def step(h, inputs):
+    def step(h: jax.Array, inputs: Sequence[jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
         inner = _FloatArithmetic(gates)
         h = gru_cell(inner, inputs, h)
         return h, inner.results

@@ -8,15 +8,23 @@ Both are traced scalars of the genome, so they are objectives of a search as the
 multipliers, zero points and tables are not counted: they do not grow with the layer.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jax
 import jax.numpy as jnp
 
+from dynse.quantization.dense import IntegerDense
 from dynse.quantization.genome import split_genome
 from dynse.quantization.gru import INPUT_LINEARS, PRODUCTS, IntegerGRU
+from dynse.quantization.linear import IntegerLinear
+from dynse.quantization.net import IntegerNet
 
 BIAS_BITS = 32
 
 
-def weight_bits(net, genome):
+def weight_bits(net: IntegerNet, genome: jax.typing.ArrayLike) -> jax.Array:
     """Bits of all weights and biases, int32 scalar.
 
     Args:
@@ -30,7 +38,7 @@ def weight_bits(net, genome):
     return total
 
 
-def mac_bits(net, genome):
+def mac_bits(net: IntegerNet, genome: jax.typing.ArrayLike) -> jax.Array:
     """Bit operations of one frame, int32 scalar.
 
     Args:
@@ -55,11 +63,15 @@ def mac_bits(net, genome):
     return total
 
 
-def _parts(net, genome):
+def _parts(
+    net: IntegerNet, genome: jax.typing.ArrayLike
+) -> Iterator[tuple[IntegerGRU | IntegerDense, tuple[dict[str, jax.Array], jax.Array | int]]]:
     return zip(net.parts, split_genome(net.layers, genome), strict=True)
 
 
-def _linears(net, genome):
+def _linears(
+    net: IntegerNet, genome: jax.typing.ArrayLike
+) -> Iterator[tuple[IntegerLinear, jax.Array, jax.Array | int]]:
     """(IntegerLinear, width of its weights, width of its input) of the whole net."""
     for part, (widths, input_bits) in _parts(net, genome):
         if isinstance(part, IntegerGRU):

@@ -4,10 +4,16 @@ The grid of a ReLU's output starts at 0, so clipping to the grid is the ReLU. A 
 from the grid of its argument to S = 1 / (2^b - 1), Z = 0.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dynse.quantization.linear import IntegerLinear, apply_linear, build_linear, pick_linear
 from dynse.quantization.numerics import MIN_BITS, WIDTHS, affine_grid
@@ -32,7 +38,13 @@ class IntegerDense:
     grid: Grid
 
 
-def build_dense(params, activation, bounds, input_scale, method="minmax"):
+def build_dense(
+    params: Mapping[str, Any],
+    activation: str,
+    bounds: tuple[ArrayLike, ArrayLike],
+    input_scale: np.ndarray,
+    method: str = "minmax",
+) -> tuple[IntegerDense, np.ndarray]:
     """The integer form of a dense layer, on the host.
 
     Args:
@@ -59,7 +71,9 @@ def build_dense(params, activation, bounds, input_scale, method="minmax"):
     return IntegerDense(linear, grids[0], table, grids[1]), grid[0]
 
 
-def run_dense(dense, bits, input_bits, x):
+def run_dense(
+    dense: IntegerDense, bits: jax.Array | int, input_bits: jax.Array | int, x: jax.Array
+) -> jax.Array:
     """Centred codes (..., D) to centred codes (..., K).
 
     Args:
@@ -72,7 +86,7 @@ def run_dense(dense, bits, input_bits, x):
     return y if dense.table is None else look_up(dense, bits, y)
 
 
-def look_up(dense, bits, y):
+def look_up(dense: IntegerDense, bits: jax.Array | int, y: jax.Array) -> jax.Array:
     """The sigmoid of centred codes of the linear; its own codes are centred, as Z = 0."""
     low, _ = code_bounds(dense.linear_grid, bits)
     table = dense.table[bits - MIN_BITS].astype(jnp.int32)

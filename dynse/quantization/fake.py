@@ -12,12 +12,15 @@ Weights and biases are quantised inside, on the net's fixed grids, so after trai
 `requantize(net, params)` is the integer net that scores the same.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from dynse.quantization.dense import look_up
+from dynse.quantization.dense import IntegerDense, look_up
 from dynse.quantization.genome import INPUT_BITS, split_genome
 from dynse.quantization.gru import (
     HIDDEN_LINEARS,
@@ -30,28 +33,37 @@ from dynse.quantization.gru import (
 )
 from dynse.quantization.linear import (
     LARGEST_BIAS,
+    IntegerLinear,
     Linear,
     apply_linear,
     exact_in_float32,
 )
-from dynse.quantization.net import quantize_input
+from dynse.quantization.net import IntegerNet, quantize_input
 from dynse.quantization.numerics import MIN_BITS, dequantize, quantize
 from dynse.quantization.qtensor import code_bounds, largest_weight
 
 
 @jax.custom_jvp
-def straight_through(value, smooth):
+def straight_through(value: jax.Array, smooth: jax.Array) -> jax.Array:
     """`value`, with the gradient of `smooth`; arrays of one shape."""
     del smooth
     return value
 
 
 @straight_through.defjvp
-def _straight_through_jvp(primals, tangents):
+def _straight_through_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     return primals[0], tangents[1]
 
 
-def fake_quant(smooth, codes, scale, low, high):
+def fake_quant(
+    smooth: jax.Array,
+    codes: jax.Array,
+    scale: jax.Array,
+    low: jax.Array | int,
+    high: jax.Array | int,
+) -> jax.Array:
     """The real values of codes, with the clipped gradient of the smooth function.
 
     Args:
@@ -83,7 +95,7 @@ class FakeLinear(NamedTuple):
     kernel: jax.Array
     bias: jax.Array
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """The result before any clipping, float32."""
         return x @ self.kernel + self.bias
 
@@ -95,37 +107,45 @@ class FakeArithmetic(NamedTuple):
     linears: dict[str, FakeLinear]
     scales: dict[str, jax.Array]
 
-    def _pair(self, name, code, smooth):
+    def _pair(self, name: str, code: jax.Array, smooth: jax.Array) -> Pair:
         bounds = self.integer.bounds[name]
         return Pair(code, fake_quant(smooth, code, self.scales[name], *bounds))
 
-    def _linears(self, names, codes, x):
+    def _linears(self, names: Sequence[str], codes: Sequence[jax.Array], x: Pair) -> list[Pair]:
         return [
             self._pair(name, code, self.linears[name](x.value))
             for name, code in zip(names, codes, strict=True)
         ]
 
-    def input(self, x):
+    def input(self, x: Pair) -> list[Pair]:
         return self._linears(INPUT_LINEARS, self.integer.input(x.code), x)
 
-    def hidden(self, h):
+    def hidden(self, h: Pair) -> list[Pair]:
         return self._linears(HIDDEN_LINEARS, self.integer.hidden(h.code), h)
 
-    def add(self, name, a, b):
+    def add(self, name: str, a: Pair, b: Pair) -> Pair:
         return self._pair(name, self.integer.add(name, a.code, b.code), a.value + b.value)
 
-    def multiply(self, name, a, b):
+    def multiply(self, name: str, a: Pair, b: Pair) -> Pair:
         return self._pair(name, self.integer.multiply(name, a.code, b.code), a.value * b.value)
 
-    def activate(self, name, a):
+    def activate(self, name: str, a: Pair) -> Pair:
         smooth = jnp.tanh(a.value) if name == "n" else jax.nn.sigmoid(a.value)
         return self._pair(name, self.integer.activate(name, a.code), smooth)
 
-    def complement(self, name, a):
+    def complement(self, name: str, a: Pair) -> Pair:
         return self._pair(name, self.integer.complement(name, a.code), 1 - a.value)
 
 
-def fake_linear(linear, kernel, bias, bits, input_bits, low, high):
+def fake_linear(
+    linear: IntegerLinear,
+    kernel: jax.Array,
+    bias: jax.Array,
+    bits: jax.Array | int,
+    input_bits: jax.Array | int,
+    low: jax.Array,
+    high: jax.Array,
+) -> FakeLinear:
     """Quantise the parameters of a linear on its grids, keeping their gradient.
 
     Args:
@@ -160,7 +180,13 @@ def fake_linear(linear, kernel, bias, bits, input_bits, low, high):
     )
 
 
-def apply_fake(net, params, genome, state, x):
+def apply_fake(
+    net: IntegerNet,
+    params: Mapping[str, Any],
+    genome: jax.typing.ArrayLike,
+    state: tuple[jax.Array | tuple[()], ...],
+    x: jax.Array,
+) -> tuple[tuple[jax.Array | tuple[()], ...], jax.Array]:
     """The integer net on a block of frames, differentiable in the parameters and the input.
 
     Args:
@@ -192,7 +218,14 @@ def apply_fake(net, params, genome, state, x):
     return tuple(states), pair.value
 
 
-def _fake_gru(gru, params, widths, input_bits, state, x):
+def _fake_gru(
+    gru: IntegerGRU,
+    params: Mapping[str, Any],
+    widths: Mapping[str, jax.Array],
+    input_bits: jax.Array | int,
+    state: jax.Array,
+    x: Pair,
+) -> tuple[jax.Array, Pair]:
     linears = {
         name: fake_linear(
             gru.linears[name],
@@ -214,7 +247,13 @@ def _fake_gru(gru, params, widths, input_bits, state, x):
     return h.code - low, hs
 
 
-def _fake_dense(dense, params, bits, input_bits, x):
+def _fake_dense(
+    dense: IntegerDense,
+    params: Mapping[str, Any],
+    bits: jax.Array | int,
+    input_bits: jax.Array | int,
+    x: Pair,
+) -> Pair:
     low, high = code_bounds(dense.linear_grid, bits)
     fake = fake_linear(dense.linear, params["kernel"], params["bias"], bits, input_bits, low, high)
     code = apply_linear(fake.linear, x.code)

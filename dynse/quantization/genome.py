@@ -11,8 +11,12 @@ linear's gene is the width of its weights and of its output; the gene of a layer
 is the width at which the next layer takes its input; the first input has 8 bits.
 """
 
-import dataclasses
+from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+
+import jax
 import jax.numpy as jnp
 
 from dynse.quantization.numerics import MAX_BITS, MIN_BITS
@@ -59,22 +63,22 @@ class DenseLayer:
     name: str
     activation: str = "none"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"expected one of {ACTIVATIONS}, got {self.activation!r}")
 
 
-def operation_names(layer):
+def operation_names(layer: GRULayer | DenseLayer) -> tuple[str, ...]:
     """Names of a layer's genes, within the layer."""
     return GRU_OPERATIONS if isinstance(layer, GRULayer) else ("dense",)
 
 
-def genome_length(layers):
+def genome_length(layers: Sequence[GRULayer | DenseLayer]) -> int:
     """Number of genes G of a net."""
     return sum(len(operation_names(layer)) for layer in layers)
 
 
-def gene_names(layers):
+def gene_names(layers: Sequence[GRULayer | DenseLayer]) -> tuple[str, ...]:
     """Name of each gene: "gru1/W_ir" ... "gru1/h" of a GRU, the layer's own of a dense layer."""
     return tuple(
         f"{layer.name}/{operation}" if isinstance(layer, GRULayer) else layer.name
@@ -83,7 +87,7 @@ def gene_names(layers):
     )
 
 
-def homogeneous(layers, bits):
+def homogeneous(layers: Sequence[GRULayer | DenseLayer], bits: int) -> jax.Array:
     """The genome in which every gene is `bits`.
 
     Raises:
@@ -94,7 +98,9 @@ def homogeneous(layers, bits):
     return jnp.full(genome_length(layers), bits, jnp.int32)
 
 
-def split_genome(layers, genome):
+def split_genome(
+    layers: Sequence[GRULayer | DenseLayer], genome: jax.typing.ArrayLike
+) -> list[tuple[dict[str, jax.Array], jax.Array | int]]:
     """The genes of each layer and the width at which its input comes.
 
     Args:

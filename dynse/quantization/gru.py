@@ -16,12 +16,16 @@ Miccini et al., arXiv 2402.12263; the arithmetic of each operation follows the u
 asymmetric 8-bit tensors (Jacob et al., arXiv 1712.05877).
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dynse.quantization.genome import GRU_OPERATIONS
 from dynse.quantization.linear import (
@@ -58,7 +62,7 @@ FIXED_RANGES = {"r": (0.0, 1.0), "z": (0.0, 1.0), "1-z": (0.0, 1.0), "n": (-1.0,
 CALIBRATED = tuple(name for name in GRU_OPERATIONS if name not in FIXED_RANGES)
 
 
-def gru_cell(arithmetic, x, h):
+def gru_cell(arithmetic: Any, x: Sequence[Any], h: Any) -> Any:
     """One step of the GRU, in the arithmetic's kind of values.
 
     Args:
@@ -102,7 +106,12 @@ class IntegerGRU:
     grids: dict[str, Grid]
 
 
-def build_gru(params, ranges, input_scale, method="minmax"):
+def build_gru(
+    params: Mapping[str, Any],
+    ranges: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    input_scale: np.ndarray,
+    method: str = "minmax",
+) -> tuple[IntegerGRU, np.ndarray]:
     """The integer form of a GRU, on the host.
 
     Args:
@@ -123,7 +132,7 @@ def build_gru(params, ranges, input_scale, method="minmax"):
         source = input_scale if name in INPUT_LINEARS else scale["h"]
         linears[name] = build_linear(*gates[name], source, scale[name], method)
 
-    def over_widths(a, b):
+    def over_widths(a: str, b: str) -> tuple[np.ndarray, np.ndarray]:
         return scale[a][:, None, None], scale[b][None, :, None]
 
     sums, products = {}, {}
@@ -142,7 +151,7 @@ def build_gru(params, ranges, input_scale, method="minmax"):
     return IntegerGRU(linears, sums, products, complement, tables, kept), scale["h"]
 
 
-def split_gates(params):
+def split_gates(params: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Kernel and bias of each of the six linears.
 
     Raises:
@@ -173,31 +182,36 @@ class IntegerArithmetic(NamedTuple):
     tables: dict[str, jax.Array]
     bounds: dict[str, tuple]
 
-    def input(self, x):
+    def input(self, x: jax.Array) -> list[jax.Array]:
         """(..., D) codes -> three of (..., H)."""
         return [apply_linear(self.linears[name], x) for name in INPUT_LINEARS]
 
-    def hidden(self, h):
+    def hidden(self, h: jax.Array) -> list[jax.Array]:
         return [apply_linear(self.linears[name], h) for name in HIDDEN_LINEARS]
 
-    def add(self, name, a, b):
+    def add(self, name: str, a: jax.Array, b: jax.Array) -> jax.Array:
         multiplier_a, multiplier_b, shift = self.sums[name]
         return jnp.clip(round_shift(multiplier_a * a + multiplier_b * b, shift), *self.bounds[name])
 
-    def multiply(self, name, a, b):
+    def multiply(self, name: str, a: jax.Array, b: jax.Array) -> jax.Array:
         multiplier, shift = self.products[name]
         return jnp.clip(round_shift(a * b * multiplier, shift), *self.bounds[name])
 
-    def activate(self, name, a):
+    def activate(self, name: str, a: jax.Array) -> jax.Array:
         index = a - self.bounds[FUNCTIONS[name][0]][0]
         return self.tables[name].at[index].get(mode="promise_in_bounds")
 
-    def complement(self, name, z):
+    def complement(self, name: str, z: jax.Array) -> jax.Array:
         _, one = self.bounds["z"]
         return jnp.clip(rescale(one - z, *self.complements), *self.bounds[name])
 
 
-def pick_gru(gru, widths, input_bits, linears=None):
+def pick_gru(
+    gru: IntegerGRU,
+    widths: Mapping[str, jax.Array],
+    input_bits: jax.Array | int,
+    linears: dict[str, Linear] | None = None,
+) -> IntegerArithmetic:
     """The arithmetic of one genome.
 
     Args:
@@ -218,7 +232,9 @@ def pick_gru(gru, widths, input_bits, linears=None):
         for name, linear in gru.linears.items()
     }
 
-    def pick(arrays, name, operands):
+    def pick(
+        arrays: tuple[jax.Array, ...], name: str, operands: Mapping[str, tuple[str, str]]
+    ) -> tuple[jax.Array, ...]:
         a, b = (at[operand] for operand in operands[name])
         return tuple(array[a, b, at[name]] for array in arrays)
 
@@ -235,7 +251,7 @@ def pick_gru(gru, widths, input_bits, linears=None):
     )
 
 
-def run_gru(arithmetic, h, x):
+def run_gru(arithmetic: Any, h: Any, x: Any) -> tuple[Any, Any]:
     """A block of frames: all of W_i x first, then the recurrence.
 
     Args:
@@ -247,7 +263,7 @@ def run_gru(arithmetic, h, x):
         The last h and all of them, (B, T, H).
     """
 
-    def step(h, x):
+    def step(h: Any, x: Sequence[Any]) -> tuple[Any, Any]:
         return gru_cell(arithmetic, x, h), h
 
     # The scan puts out the h it begins a step with. Were it the new one, XLA's CPU compiler would
@@ -257,6 +273,6 @@ def run_gru(arithmetic, h, x):
     return last, swap_time(hs)
 
 
-def swap_time(values):
+def swap_time(values: Any) -> Any:
     """(B, T, ...) to (T, B, ...) and back."""
     return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), values)

@@ -11,12 +11,15 @@ largest sum_i |qw_i| * 255 of all outputs and widths, and it is several times fa
 a CPU. Where the bound does not hold the matmul is done in int32.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dynse.quantization.numerics import (
     MIN_BITS,
@@ -75,7 +78,13 @@ class Linear(NamedTuple):
     high: jax.Array
 
 
-def build_linear(kernel, bias, input_scale, output_scale, method="minmax"):
+def build_linear(
+    kernel: ArrayLike,
+    bias: ArrayLike,
+    input_scale: np.ndarray,
+    output_scale: np.ndarray,
+    method: str = "minmax",
+) -> IntegerLinear:
     """The integer form of a linear, on the host.
 
     Args:
@@ -112,7 +121,7 @@ def build_linear(kernel, bias, input_scale, output_scale, method="minmax"):
     return requantize_linear(empty, kernel, bias)
 
 
-def requantize_linear(linear, kernel, bias):
+def requantize_linear(linear: IntegerLinear, kernel: ArrayLike, bias: ArrayLike) -> IntegerLinear:
     """Other weights on the same grids.
 
     Args:
@@ -137,7 +146,7 @@ def requantize_linear(linear, kernel, bias):
     )
 
 
-def exact_in_float32(largest_sum):
+def exact_in_float32(largest_sum: int) -> bool:
     """Whether sum_i qw_i (qx_i - Z_x) is exact in float32, whatever the order of the sum.
 
     Args:
@@ -146,7 +155,13 @@ def exact_in_float32(largest_sum):
     return largest_sum * LARGEST_CODE < 2**24
 
 
-def pick_linear(linear, bits, input_bits, low, high):
+def pick_linear(
+    linear: IntegerLinear,
+    bits: jax.Array | int,
+    input_bits: jax.Array | int,
+    low: jax.Array,
+    high: jax.Array,
+) -> Linear:
     """The linear at a width of weights and output, and a width of input; both may be traced."""
     width, input_width = bits - MIN_BITS, input_bits - MIN_BITS
     kernel = linear.kernel[width]
@@ -160,7 +175,7 @@ def pick_linear(linear, bits, input_bits, low, high):
     )
 
 
-def apply_linear(linear, x):
+def apply_linear(linear: Linear, x: jax.Array) -> jax.Array:
     """Centred codes to centred codes.
 
     Args:
@@ -175,7 +190,7 @@ def apply_linear(linear, x):
     )
 
 
-def accumulate(linear, x):
+def accumulate(linear: Linear, x: jax.Array) -> jax.Array:
     """The int32 accumulators (..., K) of `apply_linear`, before rescaling."""
     sums = jnp.matmul(
         x.astype(linear.kernel.dtype), linear.kernel, precision=jax.lax.Precision.HIGHEST

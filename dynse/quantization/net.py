@@ -11,10 +11,16 @@ sums float32 holds exactly. `build` makes the arrays of all widths at once, so t
 traced array: one compilation for all genomes of a net.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dynse.quantization.dense import IntegerDense, build_dense, run_dense
 from dynse.quantization.genome import INPUT_BITS, DenseLayer, GRULayer, split_genome
@@ -48,7 +54,7 @@ class IntegerNet:
     layers: tuple[GRULayer | DenseLayer, ...] = flax.struct.field(pytree_node=False)
 
 
-def tensor_names(layers):
+def tensor_names(layers: Sequence[GRULayer | DenseLayer]) -> tuple[str, ...]:
     """The tensors whose ranges `build` needs: the input, GRUs' results, dense layers' x W + b."""
     names = ["input"]
     for layer in layers:
@@ -57,7 +63,13 @@ def tensor_names(layers):
     return tuple(names)
 
 
-def build(layers, params, ranges, *, weights="minmax"):
+def build(
+    layers: Sequence[GRULayer | DenseLayer],
+    params: Mapping[str, Any],
+    ranges: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    *,
+    weights: str = "minmax",
+) -> IntegerNet:
     """The integer form of a float net, on the host.
 
     Args:
@@ -96,7 +108,7 @@ def build(layers, params, ranges, *, weights="minmax"):
     return jax.tree.map(jnp.asarray, net)
 
 
-def requantize(net, params):
+def requantize(net: IntegerNet, params: Mapping[str, Any]) -> IntegerNet:
     """The net with other weights on the same grids, as after fine-tuning with `apply_fake`.
 
     Args:
@@ -119,7 +131,7 @@ def requantize(net, params):
     return jax.tree.map(jnp.asarray, net.replace(parts=tuple(parts)))
 
 
-def quantize_input(net, x):
+def quantize_input(net: IntegerNet, x: jax.typing.ArrayLike) -> jax.Array:
     """Codes of the input, 8 bits.
 
     Args:
@@ -133,7 +145,9 @@ def quantize_input(net, x):
     return quantize(x, net.input_inverse_scale[INPUT_BITS - MIN_BITS], low, high) - low
 
 
-def init_state(net, genome, batch_size):
+def init_state(
+    net: IntegerNet, genome: jax.typing.ArrayLike, batch_size: int
+) -> tuple[jax.Array | tuple[()], ...]:
     """h = 0 of every GRU, as codes: its zero point at this genome's width.
 
     Returns:
@@ -150,7 +164,12 @@ def init_state(net, genome, batch_size):
     return tuple(states)
 
 
-def apply_integer(net, genome, state, qx):
+def apply_integer(
+    net: IntegerNet,
+    genome: jax.typing.ArrayLike,
+    state: tuple[jax.Array | tuple[()], ...],
+    qx: jax.Array,
+) -> tuple[tuple[jax.Array | tuple[()], ...], jax.Array]:
     """The net on a block of frames, in integers. Any split into blocks gives the same bits.
 
     Args:
@@ -177,7 +196,7 @@ def apply_integer(net, genome, state, qx):
     return tuple(states), x - code_bounds(*_output(net, genome))[0]
 
 
-def dequantize_output(net, genome, q):
+def dequantize_output(net: IntegerNet, genome: jax.typing.ArrayLike, q: jax.Array) -> jax.Array:
     """Real values of the output's codes.
 
     Args:
@@ -190,7 +209,7 @@ def dequantize_output(net, genome, q):
     return dequantize(q + code_bounds(grid, bits)[0], grid.scale[bits - MIN_BITS])
 
 
-def _output(net, genome):
+def _output(net: IntegerNet, genome: jax.typing.ArrayLike) -> tuple[Grid, jax.Array]:
     """Grid and width of the output."""
     part = net.parts[-1]
     return part.grids["h"] if isinstance(part, IntegerGRU) else part.grid, genome[-1]

@@ -16,9 +16,12 @@ int32 overflow: excluded by the bounds stated at each function.
 The scheme is that of Jacob et al., CVPR 2018 (arXiv 1712.05877), with 15-bit multipliers.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 MIN_BITS, MAX_BITS = 2, 8
 WIDTHS = tuple(range(MIN_BITS, MAX_BITS + 1))
@@ -29,7 +32,7 @@ _LARGEST_SHIFT = {LINEAR_BITS: 46, PRODUCT_BITS: 30}
 _LARGEST_SUM_SHIFT = 30
 
 
-def round_half_away(x):
+def round_half_away(x: ArrayLike) -> np.ndarray:
     """Nearest integer, ties away from zero, NumPy float64."""
     x = np.asarray(x, np.float64)
     nearest = np.trunc(x)
@@ -37,7 +40,7 @@ def round_half_away(x):
     return nearest + np.where(np.abs(x - nearest) >= 0.5, np.sign(x), 0)
 
 
-def affine_grid(low, high, bits):
+def affine_grid(low: ArrayLike, high: ArrayLike, bits: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Scale and zero point of the asymmetric grid of a range.
 
     Args:
@@ -61,7 +64,9 @@ def affine_grid(low, high, bits):
     return scale, zero_point.astype(np.int32)
 
 
-def multiplier_and_shift(ratio, significant_bits=LINEAR_BITS):
+def multiplier_and_shift(
+    ratio: ArrayLike, significant_bits: int = LINEAR_BITS
+) -> tuple[np.ndarray, np.ndarray]:
     """Integers with M 2^-s ~ ratio, M of `significant_bits` bits; on the host.
 
     With 15 bits, for accumulators up to 2^31 - 1 and `rescale`: M in [2^14, 2^15), s in 1 ... 46.
@@ -87,7 +92,9 @@ def multiplier_and_shift(ratio, significant_bits=LINEAR_BITS):
     return multiplier.astype(np.int32), np.clip(shift, 1, largest).astype(np.int32)
 
 
-def multipliers_of_sum(ratio_a, ratio_b):
+def multipliers_of_sum(
+    ratio_a: ArrayLike, ratio_b: ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Integers with M_a 2^-s ~ ratio_a and M_b 2^-s ~ ratio_b; on the host.
 
     The larger M is in [2^20, 2^21), s in 1 ... 30: with centred codes of at most 255,
@@ -114,7 +121,7 @@ def multipliers_of_sum(ratio_a, ratio_b):
     return *(multiplier.astype(np.int32) for multiplier in multipliers), shift.astype(np.int32)
 
 
-def round_shift(value, shift):
+def round_shift(value: jax.Array, shift: jax.Array | int) -> jax.Array:
     """round(value 2^-shift), half away from zero, in int32.
 
     For value < 0, -floor((-v + half) / 2^s) = floor((v + half - 1) / 2^s): one arithmetic
@@ -127,7 +134,9 @@ def round_shift(value, shift):
     return (value + (1 << (shift - 1)) + (value >> 31)) >> shift
 
 
-def rescale(accumulator, multiplier, shift):
+def rescale(
+    accumulator: jax.Array, multiplier: jax.Array | int, shift: jax.Array | int
+) -> jax.Array:
     """round(acc M 2^-s), half away from zero, in int32 without a 64-bit product.
 
     The product is split at 16 bits, acc M = (acc >> 16) M 2^16 + (acc & 65535) M, and the low
@@ -151,7 +160,12 @@ def rescale(accumulator, multiplier, shift):
     return (product + (1 << (rest - 1))) >> rest
 
 
-def quantize(x, inverse_scale, low, high):
+def quantize(
+    x: jax.typing.ArrayLike,
+    inverse_scale: jax.typing.ArrayLike,
+    low: jax.typing.ArrayLike,
+    high: jax.typing.ArrayLike,
+) -> jax.Array:
     """Centred codes clip(round(x / S), low, high) in a jitted program.
 
     Multiplies by the float32 inverse: a division may be compiled to that or not, and the host
@@ -171,7 +185,9 @@ def quantize(x, inverse_scale, low, high):
     return jnp.clip(nearest, low, high).astype(jnp.int32)
 
 
-def quantize_on_host(x, inverse_scale, low, high):
+def quantize_on_host(
+    x: ArrayLike, inverse_scale: ArrayLike, low: ArrayLike, high: ArrayLike
+) -> np.ndarray:
     """`quantize`, bit for bit, in NumPy."""
     x = np.asarray(x, np.float32)
     with np.errstate(over="ignore"):
@@ -180,12 +196,12 @@ def quantize_on_host(x, inverse_scale, low, high):
     return round_half_away(np.clip(scaled, np.float32(low), np.float32(high))).astype(np.int32)
 
 
-def inverse(scale):
+def inverse(scale: ArrayLike) -> np.ndarray:
     """1 / S as float32, finite."""
     largest = np.finfo(np.float32).max
     return np.minimum(1 / np.asarray(scale, np.float64), largest).astype(np.float32)
 
 
-def dequantize(centred, scale):
+def dequantize(centred: jax.typing.ArrayLike, scale: jax.typing.ArrayLike) -> jax.Array:
     """Real values S (code - Z) of centred codes, float32."""
     return jnp.asarray(centred, jnp.float32) * scale

@@ -6,11 +6,14 @@ method "mse" takes the scale below that with the least squared error, which matt
 down (Banner et al., NeurIPS 2019, arXiv 1810.05723).
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import flax.struct
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dynse.quantization.numerics import MIN_BITS, SMALLEST_RANGE, inverse, quantize_on_host
 
@@ -40,7 +43,7 @@ class QTensor(NamedTuple):
     scale: float
     bits: int
 
-    def dequantize(self):
+    def dequantize(self) -> np.ndarray:
         """The real values, float64."""
         return self.scale * self.values.astype(np.float64)
 
@@ -58,18 +61,18 @@ class Grid:
     zero_point: jax.Array
 
 
-def code_bounds(grid, bits):
+def code_bounds(grid: Grid, bits: jax.Array | int) -> tuple[jax.Array, jax.Array]:
     """Bounds of a centred code: -Z and 2^b - 1 - Z."""
     low = -grid.zero_point[bits - MIN_BITS]
     return low, low + (1 << bits) - 1
 
 
-def largest_weight(bits):
+def largest_weight(bits: int) -> int:
     """2^(b-1) - 1, the largest code of a symmetric tensor."""
     return 2 ** (bits - 1) - 1
 
 
-def quantize_weights(weights, bits, scale):
+def quantize_weights(weights: ArrayLike, bits: int, scale: float) -> QTensor:
     """A weight tensor on a given symmetric grid.
 
     Args:
@@ -85,7 +88,7 @@ def quantize_weights(weights, bits, scale):
     return QTensor(values.astype(np.int8), float(scale), bits)
 
 
-def weight_scale(weights, bits, method="minmax"):
+def weight_scale(weights: ArrayLike, bits: int, method: str = "minmax") -> float:
     """The symmetric scale of a weight tensor.
 
     Args:
@@ -112,7 +115,7 @@ def weight_scale(weights, bits, method="minmax"):
     if method == "minmax":
         return scale
 
-    def squared_error(candidate):
+    def squared_error(candidate: float) -> float:
         codes = quantize_weights(weights, bits, candidate).values
         return np.square(weights - np.float32(candidate) * codes).sum(dtype=np.float64)
 

@@ -5,12 +5,16 @@
 f is evaluated in float64 on the host: the table is as good as the output grid allows.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from dynse.quantization.numerics import WIDTHS, round_half_away
 
 
-def build_tables(function, argument, value):
+def build_tables(
+    function: str, argument: tuple[np.ndarray, np.ndarray], value: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
     """Tables of sigmoid or tanh between two grids at all widths, (W, W, 256) uint8.
 
     Args:

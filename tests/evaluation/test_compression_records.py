@@ -40,6 +40,8 @@ def net(iteration, clustered, published, stoi, pesq):
         iteration=iteration,
         clustered=clustered,
         weights=100 // (1 + iteration),
+        steps=30 + 10 * (1 + iteration),
+        kept=None,
         macs=500 / (1 + iteration),
         published_bytes=published,
         entropy_bytes=1.5 * published,
@@ -61,6 +63,7 @@ NETS = (
 
 RIVAL = DenseRival(
     of="iteration 1",
+    kind="as small",
     config={"hidden": [4, 4]},
     steps=30,
     parameters=900,
@@ -82,17 +85,18 @@ def record(**changes):
         "dense_weights": 100,
         "dense_macs": 500,
         "nets": NETS,
-        "rival": None,
+        "rivals": (),
         "stopped": "scores",
         "densities": {"fc1/kernel": (1.0, 0.5, 0.25)},
         "ratios": {"fc1/kernel": (50, 50)},
         "clusters": {"fc1/kernel": (8, 4, 4)},
         "evaluations": (12, 9),
+        "falls": (1, 0),
         "lambdas": (0.1, 0.0),
         "alphas": (0.003, 0.0005),
         "valid_loss": 0.05,
         "valid_scores": {"stoi": (0.8, 0.8, 0.79, 0.7)},
-        "config": {"run": {"net": {"hidden": [8]}}},
+        "config": {"run": {"net": {"hidden": [8]}, "loop": {"steps": 30}}},
         "corpus": "toy",
         "corpus_fingerprint": "0" * 64,
         "test_set": "toy-test",
@@ -116,7 +120,7 @@ def test_the_smallest_net_that_loses_little():
 
 def test_round_trip(tmp_path):
     holed = dataclasses.replace(NETS[0], scores={"stoi": {"0": (0.5, None)}, "pesq": {"0": ()}})
-    saved = record(nets=(holed, *NETS[1:]), rival=RIVAL)
+    saved = record(nets=(holed, *NETS[1:]), rivals=(RIVAL,))
     path = save_compression_record(tmp_path / "record.json", saved)
     assert load_compression_record(path) == saved
     assert is_compression_record(path)
@@ -145,15 +149,19 @@ def test_scores_of_a_run_by_snr():
 def test_tables_say_both_rates():
     found = record()
     (row,) = reached_table([found]).rows
-    assert row[:6] == ("fdnn C1", "0", "iteration 1", "5.0", "2.5", "50.0 %")
-    assert row[6].startswith("-0.0090 [")
+    assert row[0] == "fdnn C1, seed 0"
+    assert row[1].startswith("+0.2000 [")
+    assert row[2].startswith("+0.500 [")
+    assert row[3:7] == ("iteration 1", "5.0", "2.5", "50.0 %")
+    assert row[7].startswith("-0.0090 [")
     assert row[-1] == "80.0"
     (none,) = reached_table([record(nets=NETS[3:])]).rows
-    assert none[2:8] == ("-",) * 6
+    assert none[3:9] == ("-",) * 6
     rows = size_table(found).rows
     assert rows[0][0] == "before compression"
     assert rows[2] == (
         "not pruned, clustered",
+        "40",
         "100.0 %",
         "100.0 %",
         "1.0",
@@ -167,18 +175,20 @@ def test_tables_say_both_rates():
     assert rows[1][1:] == ("0.800",) * 3 + ("2.00",) * 3
     titles = [table.title for table in compression_tables([found, record(pipeline="C2")])]
     assert titles[0] == "What compression reached"
-    assert "Tensors of fdnn C2" in titles
+    assert "Tensors of fdnn C2, seed 0" in titles
+    gated = dataclasses.replace(NETS[0], kept=0.25)
+    assert "net by net: 0.250." in size_table(record(nets=(gated,))).notes[0]
 
 
 def test_a_pruned_net_beside_a_dense_one():
-    (row,) = rival_table([record(rival=RIVAL), record(pipeline="C2")]).rows
+    (row,) = rival_table([record(rivals=(RIVAL,)), record(pipeline="C2")]).rows
     # 900 parameters that cannot be pruned, and the weights left.
-    assert row[:6] == ("fdnn C1", "0", "iteration 1", "950", "900", "30")
+    assert row[:6] == ("fdnn C1, seed 0", "iteration 1", "as small", "30", "950", "900")
     assert row[6:8] == ("0.791", "0.781")
     assert row[8].startswith("+0.0100 [")
     assert row[11].startswith("-0.030 [")
-    titles = [table.title for table in compression_tables([record(rival=RIVAL)])]
-    assert titles[1] == "Pruned nets and dense ones of their size"
+    titles = [table.title for table in compression_tables([record(rivals=(RIVAL,))])]
+    assert titles[1] == "Pruned nets and dense ones"
     assert titles[1] not in [table.title for table in compression_tables([record()])]
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from dynse.audio.files import read_audio, write_audio
 from dynse.evaluation.compression_records import load_compression_record
+from dynse.models.waveform import enhance
 from dynse.pruning import load_packed
+from dynse.pruning.runs import load_packed_run
 
 # Its run is made once, not once in each process.
 pytestmark = [
@@ -62,7 +64,7 @@ def test_a_record_and_a_report(run):
     assert record.lambdas[1] == 0
     assert set(record.trained["stoi"]) == {"-5", "0", "5"}
     text = (folder / "report.md").read_text()
-    for title in ("What compression reached", "Quality against rate", "Tensors of fdnn C1"):
+    for title in ("What compression reached", "Quality against rate", "Tensors of fdnn C1, seed 0"):
         assert title in text
 
 
@@ -109,19 +111,24 @@ def test_clustering_alone_without_a_regulariser(run, script):
 
 def test_one_threshold_and_a_dense_rival(run, script):
     folder, first = run
-    options = {"common_threshold": True, "rival": True, "iterations": 1}
-    record = start(script, folder, **options)
+    options = {"common_threshold": True, "iterations": 1}
+    record = start(script, folder, **options, rivals=True)
     assert record.trained == first.trained
-    rival = record.rival
-    pruned = next(net for net in record.nets if net.name == rival.of)
-    # Twelve steps leave less of a net than any dense one has.
-    assert rival.config["hidden"] == [1, 1]
-    assert rival.steps == 12 + (1 + pruned.iteration) * 4
+    pruned = record.best_pruned
+    small, large = record.rivals
+    assert {small.of, large.of} == {pruned.name}
+    assert small.steps == large.steps == pruned.steps == 12 + (1 + pruned.iteration) * 4
+    biases = record.dense_bytes // 4 - record.dense_weights
+    assert small.parameters <= pruned.weights + biases or small.config["hidden"] == [1, 1]
+    assert large.parameters == record.dense_bytes // 4
+    assert large.scores != record.trained
     assert load_compression_record(folder / "records" / "fdnn-C1-common-seed0.json") == record
+    # Kept by a start that does not ask for them.
+    assert start(script, folder, **options).rivals == record.rivals
     # What one threshold took from each tensor, and Algorithm 1 as many in all.
     assert record.nets[2].weights == pytest.approx(first.nets[2].weights, abs=2)
     assert record.ratios != first.ratios
-    assert "Pruned nets and dense ones of their size" in (folder / "report.md").read_text()
+    assert "Pruned nets and dense ones" in (folder / "report.md").read_text()
 
 
 def test_a_trained_net_is_compressed(run, script, tmp_path):
@@ -162,6 +169,12 @@ def test_other_limits_are_no_second_start(run, script):
         start(script, folder, iterations=1)
 
 
+def test_a_net_of_another_corpus_is_refused(run, script, tmp_path):
+    folder, _ = run
+    with pytest.raises(SystemExit, match=r"was trained on the corpus .* give its --corpus"):
+        start(script, tmp_path, trained=folder / "fdnn-seed0", cache_dir=folder / "cache", seed=1)
+
+
 def test_wrong_arguments_are_named(run, script, tmp_path):
     compress = script("compress")
     with pytest.raises(SystemExit, match="needs --corpus"):
@@ -174,6 +187,13 @@ def test_every_net_is_compressed(run, script, tmp_path, net):
     cache = run[0] / "cache"
     record = start(script, tmp_path, net=net, pipeline="C2", iterations=1, cache_dir=cache)
     check(tmp_path, record)
+    assert record.nets[-1].weights < record.dense_weights
+    assert (record.nets[-1].kept is not None) == (net == "conv_fsenet")
+    model, variables, run_of_file = load_packed_run(tmp_path / record.nets[-1].file)
+    noisy = 0.1 * np.random.default_rng(0).standard_normal((1, 4000)).astype(np.float32)
+    enhanced, _ = enhance(model, variables, noisy, stft=run_of_file.stft)
+    assert np.isfinite(enhanced).all()
+    assert np.abs(enhanced).max() > 0
     config = json.loads((tmp_path / f"{net}-seed0" / "config.json").read_text())
     assert config["run"]["net"]["kind"] == net
     assert np.isfinite(record.valid_loss)
