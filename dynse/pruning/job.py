@@ -62,7 +62,8 @@ class CompressionConfig:
         pipeline: "C1", l1 and single weights, or "C2", sparse group lasso and whole groups.
         lambdas: (lambda1, lambda2); None: each term of the regulariser a tenth of the loss.
         alphas: (alpha1, alpha2), the largest increases of the validation loss by pruning and by
-            clustering one tensor; absolute where lambdas are given, else shares of the loss.
+            clustering one tensor; absolute where lambdas are given, else what all tensors may add
+            up to, as shares of the loss of the trained net (ours).
         rule: when pruning stops.
         bisect: halve the grid of ratios in place of Algorithm 1's walk along it: a third of the
             evaluations, and the same ratio where the loss rises as more is pruned.
@@ -70,16 +71,18 @@ class CompressionConfig:
         common_threshold: prune as many weights, but by one threshold for all tensors.
         finetune_share: steps after each pruning, in steps of the training before. The papers train
             30 epochs and 10.
+        finetune_decays: how often the learning rate falls in those. The papers': every two epochs.
     """
 
     pipeline: Literal["C1", "C2"] = "C1"
     lambdas: tuple[float, float] | None = None
-    alphas: tuple[float, float] = (0.01, 0.002)
+    alphas: tuple[float, float] = (0.3, 0.03)
     rule: StopRule = StopRule()
     bisect: bool = False
     regularized: bool = True
     common_threshold: bool = False
     finetune_share: float = 1 / 3
+    finetune_decays: int = 5
 
     def name(self, net: str, seed: int) -> str:
         """Of folder and record."""
@@ -120,7 +123,8 @@ class CompressionJob:
         self.variables = _without_empty(variables)
         self.net = run.net.kind
         self.name = config.name(self.net, run.seed)
-        self.finetuning = finetuning(run, max(1, round(config.finetune_share * run.loop.steps)))
+        steps = max(1, round(config.finetune_share * run.loop.steps))
+        self.finetuning = finetuning(run, steps, config.finetune_decays)
         groups = groups_by_rank(self.variables["params"])
         self.groups = unstructured(groups) if config.pipeline == "C1" else groups
         self.whole = {f"params/{path}": axes for path, axes in self.groups.items()}
@@ -286,7 +290,8 @@ class CompressionJob:
         alphas, lambdas = self.config.alphas, self.config.lambdas
         if lambdas is None:
             lambdas = lambdas_by_share(self.valid_loss, self.variables["params"], self.groups)
-            alphas = alphas[0] * self.valid_loss, alphas[1] * self.valid_loss
+            share = self.valid_loss / len(self.groups)
+            alphas = alphas[0] * share, alphas[1] * share
         if not self.config.regularized:
             return (0.0, 0.0), alphas
         # Single weights have no groups to be sparse in.

@@ -54,15 +54,13 @@ def mean_loss(
     return lambda variables: jax.lax.map(functools.partial(loss, variables), stacked).mean()
 
 
-def finetuning(config: RunConfig, steps: int) -> RunConfig:
-    """The run that trains a net on after it was pruned.
-
-    With AMSGrad from the start of its schedule, whose learning rate falls as fast by the step as
-    published by the epoch: 30 epochs, then 10 after each pruning.
+def finetuning(config: RunConfig, steps: int, decays: int) -> RunConfig:
+    """The run that trains a net on after it was pruned: AMSGrad from the start of its schedule.
 
     Args:
         config: of the training before.
         steps: of the fine-tuning.
+        decays: how often its learning rate falls.
     """
     every = max(1, min(config.loop.validate_every, steps // 4))
     loop = LoopConfig(
@@ -72,6 +70,5 @@ def finetuning(config: RunConfig, steps: int) -> RunConfig:
         checkpoint_every=every,
     )
     own = config.optimizer if isinstance(config.optimizer, AMSGradConfig) else AMSGradConfig()
-    decays = max(1, round(own.decays * steps / config.loop.steps))
     optimizer = dataclasses.replace(own, decays=decays)
     return dataclasses.replace(config, loop=loop, optimizer=optimizer)

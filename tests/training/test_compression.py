@@ -160,13 +160,13 @@ def test_masks_and_penalty_hold_through_a_run_and_its_checkpoints(tmp_path):
         run("whole", told={"lambdas": [0.2, 0.01]})
 
 
-def test_finetuning_is_shorter_and_its_rate_falls_as_fast():
+def test_finetuning_is_shorter_with_decays_of_its_own():
     config = published("fdnn", optimizer=AMSGradConfig(decays=15))
     config = dataclasses.replace(config, loop=dataclasses.replace(config.loop, steps=300))
-    shorter = finetuning(config, 100)
+    shorter = finetuning(config, 100, 5)
     assert (shorter.loop.steps, shorter.optimizer.decays) == (100, 5)
     assert shorter.net == config.net
-    assert finetuning(run_config(steps=30), 10).optimizer == AMSGradConfig(decays=5)
+    assert finetuning(run_config(steps=30), 10, 5).optimizer == AMSGradConfig(decays=5)
 
 
 def test_amsgrad_falls_in_steps():
