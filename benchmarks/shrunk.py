@@ -113,7 +113,7 @@ def measure(path: pathlib.Path, arguments: Arguments) -> dict[str, Any]:
         "hidden": list(run.net.hidden),
         "hidden_shrunk": list(small_run.net.hidden),
         "macs": total_macs(model.cost()),
-        "macs_of_weights_not_zero": pruned_macs(model.cost(), variables["params"], groups),
+        "macs_of_weights_not_zero": int(pruned_macs(model.cost(), variables["params"], groups)),
         "macs_shrunk": total_macs(small.cost()),
         "largest_error": error,
         **times,
