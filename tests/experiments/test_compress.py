@@ -13,12 +13,7 @@ from dynse.models.waveform import enhance
 from dynse.pruning import load_packed
 from dynse.pruning.runs import load_packed_run
 
-# Its run is made once, not once in each process.
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.xdist_group("compress"),
-    pytest.mark.usefixtures("quick_programs"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_programs")]
 
 
 def start(script, folder, **options):

@@ -11,8 +11,7 @@ from dynse.evaluation.statistics import Interval
 from dynse.probes import rivals
 from dynse.probes.records import load_probe_record
 
-# Its run is made once, not once in each process.
-pytestmark = [pytest.mark.xdist_group("probe_gates"), pytest.mark.usefixtures("quick_programs")]
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 
 @pytest.fixture(scope="module")

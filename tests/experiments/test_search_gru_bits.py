@@ -8,9 +8,6 @@ import pytest
 from dynse.data.sequences import row_digits
 from dynse.evaluation.bit_records import load_bit_record
 
-# Its run is made once, not once in each process.
-pytestmark = pytest.mark.xdist_group("search_gru_bits")
-
 
 @pytest.fixture(scope="module")
 def run(script, tmp_path_factory):

@@ -8,8 +8,7 @@ import pytest
 from dynse.audio.files import read_audio, write_audio
 from dynse.evaluation.scores import load_record
 
-# The run takes most of a minute: one worker makes it and runs all tests of this module.
-pytestmark = [pytest.mark.xdist_group("train_dyncp"), pytest.mark.usefixtures("quick_programs")]
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,7 @@ import pytest
 from dynse.evaluation.scores import load_record
 from dynse.training.runs import load_run
 
-# One worker makes the run, which takes a minute, and does all tests of this module.
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.xdist_group("train_early_exit"),
-    pytest.mark.usefixtures("quick_programs"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_programs")]
 
 
 def start(script, folder, **options):
