@@ -260,11 +260,11 @@ class CompressionJob:
         )
 
     def _rival(
-        self, pruned: CompressedNet, kind: str, name: str, net: NetConfig, test_set: TestSet
+        self, pruned: CompressedNet, kind: str, suffix: str, net: NetConfig, test_set: TestSet
     ) -> DenseRival:
         loop = dataclasses.replace(self.run.loop, steps=pruned.steps)
         run = dataclasses.replace(self.run, net=net, loop=loop)
-        name = f"{self.name}-{name}"
+        name = f"{self.name}-{suffix}"
         model, variables, _ = train_run(
             self.run_dir / name, run, self.corpus, title=name, console=self.console
         )
@@ -323,7 +323,6 @@ class CompressionJob:
         self, stage: Stage, layers: Sequence[Any], test_set: TestSet
     ) -> tuple[CompressedNet, CompressedNet]:
         """A stage's net, pruned and then clustered as well."""
-
         iteration = stage.state.iteration
         steps = self.run.loop.steps + (1 + iteration) * self.finetuning.loop.steps
 

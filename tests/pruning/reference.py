@@ -1,5 +1,6 @@
 """A small net in JAX and in NumPy, and Algorithms 1 and 2 as plain NumPy loops over it."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -116,3 +117,17 @@ def algorithm2(params, groups, batches, alpha, finetune, iterations):
         params = wide(finetune(params, masks, iteration))
         history.append(ratios)
     return history, params
+
+
+gradient = jax.jit(jax.grad(mean_square))
+
+
+def masked_descent(params, masks, iteration, batch):
+    """A few steps of gradient descent that leave pruned weights at zero; masks by path."""
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params)
+    for _ in range(3):
+        slope = gradient(params, batch)
+        params = jax.tree.map(lambda p, g: np.array(p - 0.02 / iteration * g), params, slope)
+        for path, mask in masks.items():
+            params[path.split("/")[0]]["kernel"] *= np.asarray(mask)
+    return params

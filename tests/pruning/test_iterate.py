@@ -9,6 +9,7 @@ from pruning.reference import (
     algorithm2,
     make_batches,
     make_params,
+    masked_descent,
     mean_square,
     validation_loss,
     wide,
@@ -33,19 +34,11 @@ ALPHA = 0.02
 # As long as the iterations last, nothing else stops.
 ENDLESS = StopRule(iterations=3, least_pruned=0.0, largest_drop={})
 
-gradient = jax.jit(jax.grad(mean_square))
 
-
-def masked_descent(params, masks, iteration):
-    """A few steps of gradient descent, by the masks' paths."""
+def descend(params, masks, iteration):
+    """On the first batch; masks by path, or a pytree."""
     masks = masks if "fc1/kernel" in masks else named_tensors(masks)
-    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params)
-    for _ in range(3):
-        slope = gradient(params, BATCHES[0])
-        params = jax.tree.map(lambda p, g: np.array(p - 0.02 / iteration * g), params, slope)
-        for path, mask in masks.items():
-            params[path.split("/")[0]]["kernel"] *= np.asarray(mask)
-    return params
+    return masked_descent(params, masks, iteration, BATCHES[0])
 
 
 def score(params):
@@ -57,7 +50,7 @@ def sweep():
     return make_sweep(mean_square)
 
 
-def run(sweep, state, groups, *, finetune=masked_descent, rule=ENDLESS, alpha=ALPHA, score=score):
+def run(sweep, state, groups, *, finetune=descend, rule=ENDLESS, alpha=ALPHA, score=score):
     return prune(
         state,
         groups,
@@ -76,7 +69,7 @@ def assert_same(state, expected):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_plain_loop(sweep, kind):
     groups = KINDS[kind]
-    history, expected = algorithm2(PARAMS, groups, BATCHES, ALPHA, masked_descent, 3)
+    history, expected = algorithm2(PARAMS, groups, BATCHES, ALPHA, descend, 3)
     states = list(run(sweep, start_pruning(PARAMS, groups, score), groups))
     assert [state.sensitivity.ratios for state in states] == history
     assert len({tuple(ratios.values()) for ratios in history}) == 3

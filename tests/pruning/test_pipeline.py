@@ -10,6 +10,7 @@ from pruning.reference import (
     algorithm2,
     make_batches,
     make_params,
+    masked_descent,
     mean_square,
     validation_loss,
     wide,
@@ -34,18 +35,9 @@ VARIABLES = {"params": PARAMS, "batch_stats": STATISTICS}
 ALPHA1, ALPHA2 = 0.02, 0.01
 RULE = StopRule(iterations=2, least_pruned=0.0, largest_drop={})
 
-gradient = jax.jit(jax.grad(mean_square))
-
 
 def descend(params, masks, iteration):
-    """A few steps of gradient descent on the first batch; masks by path."""
-    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params)
-    for _ in range(3):
-        slope = gradient(params, BATCHES[0])
-        params = jax.tree.map(lambda p, g: np.array(p - 0.02 / iteration * g), params, slope)
-        for path, mask in masks.items():
-            params[path.split("/")[0]]["kernel"] *= np.asarray(mask)
-    return params
+    return masked_descent(params, masks, iteration, BATCHES[0])
 
 
 def mean_loss(variables):
