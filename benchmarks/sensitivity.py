@@ -8,7 +8,7 @@ tensor matters, and the GCRN's running statistics those of its batches. The vali
 noise, their targets the output of the net as it is with noise on it: the time does not depend on
 the values. It is done by
 
-- scan: ours, all ratios in blocks of four, with the early stop;
+- scan: ours, all ratios in blocks of two, with the early stop;
 - bisection: ours, the grid halved; both with one worker and with two;
 - PyTorch: for each tensor and ratio from 5 % on, mask, evaluate the loss of all batches, stop at
   the first increase above alpha; in inference mode, on one thread or two, whichever is faster.

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -151,7 +152,7 @@ class CompressionJob:
         folder = self.run_dir / self.name
         folder.mkdir(parents=True, exist_ok=True)
         check_identity(folder, self.identity)
-        sweep = make_sweep(self._validation_loss())
+        sweep = make_sweep(self._validation_loss(), workers=os.cpu_count() or 1)
 
         def analyze(variables: Any) -> Sensitivity:
             found = analyze_sensitivity(

@@ -80,7 +80,8 @@ def make_sweep(loss: Callable[[Any, Any], jax.Array], *, chunk: int = 1, workers
         chunk: candidates of the same tensors side by side in one program; it bounds the memory. One
             at a time is fastest on a CPU, several fill an accelerator.
         workers: chunks at a time, each from a thread of its own: on a CPU, a scan over frames
-            leaves cores idle. What `with jax...` sets for the caller does not hold in them.
+            leaves all cores but one idle. What `with jax...` sets for the caller does not hold in
+            them.
 
     Returns:
         `sweep(params, magnitudes, thresholds, batches) -> (P,)` float64: the mean over the batches
@@ -121,7 +122,9 @@ def make_sweep(loss: Callable[[Any, Any], jax.Array], *, chunk: int = 1, workers
             for column, limits in block[1].items():
                 path = paths[column]
                 changes[places[column]] = _prune(magnitudes[path], tensors[path], limits)
-            return stages.run_changed(own, changes, 0 if chunk > 1 else None)
+            losses = stages.run_changed(own, changes, 0 if chunk > 1 else None)
+            # Asynchronous, what several threads ask of a CPU is done one after the other.
+            return jax.block_until_ready(losses)
 
         # Batches outside: each is read and moved to the device once.
         for batch in batches:
@@ -178,7 +181,7 @@ def analyze_sensitivity(
     *,
     alpha: float,
     step: int = 5,
-    block: int = 4,
+    block: int = 2,
     bisect: bool = False,
 ) -> Sensitivity:
     """Algorithm 1: how many percent of each tensor's groups may go.
@@ -190,7 +193,9 @@ def analyze_sensitivity(
         batches: of the validation set, as `sweep` wants them; iterated over several times.
         alpha: largest increase of the loss, not negative.
         step: percent between ratios; divides 100.
-        block: ratios of a tensor evaluated before it is looked at whether to stop.
+        block: ratios of a tensor evaluated before it is looked at whether to stop. All but one of
+            the last block may be in vain; more than one keep a second worker or the rest of a chunk
+            busy when one tensor is left.
         bisect: halve the grid instead.
 
     Raises:
