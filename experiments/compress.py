@@ -36,7 +36,6 @@ from dynse.audio.stft import STFT
 from dynse.data.bank import Corpus
 from dynse.data.drawing import make_test_set
 from dynse.data.mixing import MixingConfig
-from dynse.data.named import VALID_PER_SNR, named_corpus
 from dynse.data.testsets import TestSet, read_csv
 from dynse.evaluation.compression_records import (
     CompressionRecord,
@@ -63,7 +62,7 @@ from dynse.training.nets import (
 )
 from dynse.training.plan import plan_steps
 from dynse.training.runs import RunConfig, load_run, train_run
-from dynse.training.start import start_experiment
+from dynse.training.start import open_experiment
 from dynse.training.step import AMSGradConfig, OptimizerConfig
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -83,7 +82,7 @@ PUBLISHED_OPTIMIZER = AMSGradConfig()
 # do; here it falls to a tenth, and in each fine-tuning again. Bisection in place of Algorithm 1's
 # walk along the ratios.
 SHORT_RUNS_OPTIMIZER = AMSGradConfig(3e-3, decay=0.86)
-SHORT_RUNS = CompressionConfig(bisect=True, finetune_decays=15)
+SHORT_RUNS = CompressionConfig(bisect=True, together=True, optimizer=SHORT_RUNS_OPTIMIZER)
 # Ours too, as nothing normalises what the LSTM hears and says: at an RMS of 1 magnitudes are about
 # 10, its first gates saturate and its last layer has far to go.
 SHORT_RUNS_RMS = {"lstm": 0.1}
@@ -104,6 +103,7 @@ class Config:
         test_set: CSV of a fixed test set, of which the mixtures at -5, 0 and 5 dB are taken; None
             draws one.
         per_snr: test mixtures at each SNR, at most.
+        valid_per_snr: mixtures at each SNR that the stop rule looks at.
         train_minutes: time that all training may take together; None for no limit.
         epochs: passes over the training speech, in place of the number of steps.
     """
@@ -115,6 +115,7 @@ class Config:
     iterations: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     test_set: str | None = None
     per_snr: int = 8
+    valid_per_snr: int = 4
     train_minutes: float | None = None
     epochs: int | None = None
 
@@ -217,6 +218,7 @@ PRESETS: Mapping[str, Config] = {
         # A net of twelve steps has no scores to lose.
         rule=StopRule(iterations=2, least_pruned=0.0, largest_drop={}),
         per_snr=1,
+        valid_per_snr=1,
     ),
     "mini": Config(
         corpus="",
@@ -262,6 +264,7 @@ PRESETS: Mapping[str, Config] = {
         compression=PUBLISHED,
         iterations=PUBLISHED_ITERATIONS,
         per_snr=42,
+        valid_per_snr=42,
         epochs=30,
     ),
 }
@@ -274,8 +277,8 @@ class Arguments:
     preset: Literal["default", "smoke", "mini", "paper"] = "default"
     """default: a small net on the embedded corpus; smoke: shows that all works; mini: quarter
     widths on a folder corpus; paper: full widths and the published hyper-parameters."""
-    net: Net = "fdnn"
-    """Which network."""
+    net: Net | None = None
+    """Which network; fdnn if neither this nor a trained one is given."""
     pipeline: Literal["C1", "C2"] = "C1"
     """C1: l1 and single weights; C2: sparse group lasso and whole groups."""
     regularizer: bool = True
@@ -302,29 +305,22 @@ class Arguments:
 
 def main(arguments: Arguments) -> CompressionRecord:
     """Train, compress, score, report; gives the record."""
-    console = start_experiment(arguments.cache_dir)
     config = _configure(arguments)
-    run_dir = arguments.run_dir or pathlib.Path("runs") / f"compress-{arguments.preset}"
-    run_dir.mkdir(parents=True, exist_ok=True)
-    corpus = named_corpus(
-        config.corpus,
-        seed=arguments.seed,
-        cache_dir=arguments.cache_dir,
-        name="dynse-mini" if arguments.preset == "mini" else None,
-    )
+    console, run_dir, corpus = open_experiment("compress", arguments, config.corpus)
     test_set, valid_set = _test_sets(corpus, config)
     if arguments.trained is not None:
         model, variables, run = load_run(arguments.trained)
         _check_corpus(arguments.trained, corpus)
     else:
-        run = _plan(config.runs[arguments.net], config, corpus, run_dir, console)
-        name = f"{arguments.net}-seed{arguments.seed}"
+        (run,) = config.runs.values()
+        run = _plan(run, config, corpus, run_dir, console)
+        name = f"{run.net.kind}-seed{run.seed}"
         model, variables, _ = train_run(
-            run_dir / name, run, corpus, title=arguments.net, console=console
+            run_dir / name, run, corpus, title=run.net.kind, console=console
         )
     with MetricPool() as pool:
         job = CompressionJob(
-            _compression(arguments, config, run.net.kind),
+            _compression(arguments, config, run),
             run,
             variables,
             corpus,
@@ -337,12 +333,12 @@ def main(arguments: Arguments) -> CompressionRecord:
         )
         record = job.record(job.stages(), test_set)
         path = run_dir / "records" / f"{job.name}.json"
+        if path.exists() and (before := load_compression_record(path)).nets == record.nets:
+            record = before  # made by the machine and the code that it says
+        save_compression_record(path, record)
         if arguments.rivals:
-            save_compression_record(path, record)
             record = dataclasses.replace(record, rivals=job.rivals(record, test_set))
-        elif path.exists() and (before := load_compression_record(path)).nets == record.nets:
-            record = dataclasses.replace(record, rivals=before.rivals)
-    save_compression_record(path, record)
+            save_compression_record(path, record)
     records = [load_compression_record(path) for path in (run_dir / "records").glob("*.json")]
     records.sort(key=lambda one: (one.name, one.seed))
     path = write_report(run_dir, compression_report(records, preset=arguments.preset))
@@ -366,21 +362,25 @@ def _check_corpus(trained: pathlib.Path, corpus: Corpus) -> None:
 
 def _configure(arguments: Arguments) -> Config:
     config = PRESETS[arguments.preset]
-    if arguments.corpus is not None:
-        test_set = config.test_set if arguments.preset == "mini" else None
-        config = dataclasses.replace(config, corpus=str(arguments.corpus), test_set=test_set)
-    if not config.corpus:
-        raise SystemExit(f"preset {arguments.preset} needs --corpus FOLDER")
-    run = dataclasses.replace(config.runs[arguments.net], seed=arguments.seed)
+    if arguments.trained is not None:
+        if arguments.net is not None or arguments.steps is not None:
+            raise SystemExit("--trained brings a net and its steps: leave out --net and --steps")
+        return config
+    run = dataclasses.replace(config.runs[arguments.net or "fdnn"], seed=arguments.seed)
     if arguments.steps is not None:
         run = dataclasses.replace(run, loop=dataclasses.replace(run.loop, steps=arguments.steps))
         config = dataclasses.replace(config, train_minutes=None, epochs=None)
-    return dataclasses.replace(config, runs={arguments.net: run})
+    return dataclasses.replace(config, runs={run.net.kind: run})
 
 
-def _compression(arguments: Arguments, config: Config, net: str) -> CompressionConfig:
-    """Of this net, by the preset and the arguments."""
-    iterations = arguments.iterations
+def _compression(arguments: Arguments, config: Config, run: RunConfig) -> CompressionConfig:
+    """Of this run's net, by the preset and the arguments."""
+    net, iterations = run.net.kind, arguments.iterations
+    if net in config.compression and run.mixing.rms != 1:
+        raise SystemExit(
+            "the published limits are of losses at an RMS of 1, the net was trained at "
+            f"{run.mixing.rms}: compress it with another preset"
+        )
     if iterations is None:
         published = config.iterations.get(net, (config.rule.iterations,) * 2)
         iterations = published[arguments.pipeline == "C2"]
@@ -416,7 +416,7 @@ def _test_sets(corpus: Corpus, config: Config) -> tuple[TestSet, TestSet]:
         "valid",
         name="valid",
         seed=1,
-        per_snr=min(config.per_snr, VALID_PER_SNR),
+        per_snr=config.valid_per_snr,
         **shared,
     )
     if config.test_set is None:

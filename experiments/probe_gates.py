@@ -29,7 +29,6 @@ from rich.console import Console
 from train_dyncp import PRESETS as DYNCP_PRESETS
 
 from dynse.data.bank import Corpus
-from dynse.data.named import named_corpus
 from dynse.data.pitch import Pitch, bank_pitch
 from dynse.data.testsets import TestSet, read_csv, render
 from dynse.evaluation.report import write_report
@@ -74,7 +73,7 @@ from dynse.probes.tasks import (
 )
 from dynse.progress import progress_bar
 from dynse.training.runs import RunConfig, load_run, train_run, variables_digest
-from dynse.training.start import start_experiment
+from dynse.training.start import open_experiment
 
 HERE = pathlib.Path(__file__).resolve().parent
 SPLITS = ("train", "valid", "test")
@@ -160,16 +159,8 @@ class Arguments:
 
 def main(arguments: Arguments) -> list[ProbeRecord]:
     """Probe every net, report; gives the records."""
-    console = start_experiment(arguments.cache_dir)
     config = _configure(arguments)
-    run_dir = arguments.run_dir or pathlib.Path("runs") / f"probes-{arguments.preset}"
-    run_dir.mkdir(parents=True, exist_ok=True)
-    corpus = named_corpus(
-        config.corpus,
-        seed=arguments.seed,
-        cache_dir=arguments.cache_dir,
-        name="dynse-mini" if arguments.preset == "mini" else None,
-    )
+    console, run_dir, corpus = open_experiment("probes", arguments, config.corpus)
     runs = arguments.runs or (_train(arguments.preset, corpus, run_dir, arguments.seed, console),)
     try:
         classes = noise_classes(corpus, config.recordings)
@@ -385,12 +376,8 @@ def _train(
 
 def _configure(arguments: Arguments) -> Config:
     config = PRESETS[arguments.preset]
-    if arguments.corpus is not None:
-        config = dataclasses.replace(config, corpus=str(arguments.corpus))
     if arguments.gates_only:
         config = dataclasses.replace(config, features=(), opponents=False)
-    if not config.corpus:
-        raise SystemExit(f"preset {arguments.preset} needs --corpus FOLDER")
     return config
 
 

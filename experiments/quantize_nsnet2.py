@@ -20,7 +20,7 @@ import tyro
 
 from dynse.data.drawing import make_test_set
 from dynse.data.mixing import MixingConfig, load_source
-from dynse.data.named import named_corpus, named_test_sets
+from dynse.data.named import named_test_sets
 from dynse.evaluation.cost import cost_table
 from dynse.evaluation.metric_process import MetricPool
 from dynse.evaluation.report import Report, write_report
@@ -33,7 +33,7 @@ from dynse.quantization import homogeneous, weight_bits
 from dynse.training.loop import LoopConfig
 from dynse.training.nets import NsNet2Config
 from dynse.training.runs import RunConfig, noisy_magnitudes, train_run
-from dynse.training.start import start_experiment
+from dynse.training.start import open_experiment
 from dynse.training.step import OptimizerConfig
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -114,22 +114,10 @@ class Arguments:
 
 def main(arguments: Arguments) -> dict[str, NetResult]:
     """Train, quantise, score, report; gives the results by net."""
-    console = start_experiment(arguments.cache_dir)
     config = PRESETS[arguments.preset]
-    if arguments.corpus is not None:
-        config = dataclasses.replace(config, corpus=str(arguments.corpus))
-    if not config.corpus:
-        raise SystemExit(f"preset {arguments.preset} needs --corpus FOLDER")
     run = dataclasses.replace(config.run, seed=arguments.seed)
-    run_dir = arguments.run_dir or pathlib.Path("runs") / f"nsnet2-{arguments.preset}"
-    run_dir.mkdir(parents=True, exist_ok=True)
+    console, run_dir, corpus = open_experiment("nsnet2", arguments, config.corpus)
 
-    corpus = named_corpus(
-        config.corpus,
-        seed=arguments.seed,
-        cache_dir=arguments.cache_dir,
-        name="dynse-mini" if arguments.preset == "mini" else None,
-    )
     test_set, _ = named_test_sets(corpus, config.test_set, per_snr=config.per_snr)
     valid_set = make_test_set(corpus, "valid", name="valid", seed=1, per_snr=1)
     model, variables, lines = train_run(

@@ -25,7 +25,7 @@ from rich.console import Console
 
 from dynse.data.bank import Corpus
 from dynse.data.mixing import MixingConfig
-from dynse.data.named import named_corpus, named_test_sets
+from dynse.data.named import named_test_sets
 from dynse.evaluation.dyncp import DynCPReport
 from dynse.evaluation.metric_process import MetricPool
 from dynse.evaluation.scoring import NetResult, open_rates, score_net, score_references
@@ -37,7 +37,7 @@ from dynse.training.nets import ConvFSENetConfig
 from dynse.training.plan import plan_steps
 from dynse.training.probes import ProbeTraining
 from dynse.training.runs import RunConfig, train_run
-from dynse.training.start import start_experiment
+from dynse.training.start import open_experiment
 from dynse.training.step import OptimizerConfig
 
 # The best recipe for lively gates found so far (a sketch's, on dynse-mini): scores centred at 0,
@@ -202,19 +202,9 @@ class Arguments:
 
 def main(arguments: Arguments) -> dict[str, NetResult]:
     """Train, score, report; gives the results by net."""
-    console = start_experiment(arguments.cache_dir)
     config = _configure(arguments)
-    run_dir = arguments.run_dir or pathlib.Path("runs") / f"dyncp-{arguments.preset}"
-    run_dir.mkdir(parents=True, exist_ok=True)
+    console, run_dir, corpus = open_experiment("dyncp", arguments, config.corpus)
 
-    corpus = named_corpus(
-        config.corpus,
-        seed=arguments.seed,
-        cache_dir=arguments.cache_dir,
-        name="dynse-mini" if arguments.preset == "mini" else None,
-    )
-    if corpus.skipped:
-        console.print(f"{len(corpus.skipped)} files skipped, first: {corpus.skipped[0]}")
     test_set, valid_set = named_test_sets(corpus, config.test_set, per_snr=config.per_snr)
     config = _plan(config, corpus, run_dir, console)
 
@@ -279,13 +269,8 @@ def main(arguments: Arguments) -> dict[str, NetResult]:
 
 def _configure(arguments: Arguments) -> Config:
     config = PRESETS[arguments.preset]
-    if arguments.corpus is not None:
-        test_set = config.test_set if arguments.preset == "mini" else None
-        config = dataclasses.replace(config, corpus=str(arguments.corpus), test_set=test_set)
     if arguments.test_set is not None:
         config = dataclasses.replace(config, test_set=str(arguments.test_set))
-    if not config.corpus:
-        raise SystemExit(f"preset {arguments.preset} needs --corpus FOLDER")
     if arguments.nets:
         unknown = [name for name in arguments.nets if name not in config.nets]
         if unknown:

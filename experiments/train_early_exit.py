@@ -26,7 +26,7 @@ import tyro
 
 from dynse.data.bank import Corpus
 from dynse.data.mixing import MixingConfig
-from dynse.data.named import named_corpus, named_test_sets
+from dynse.data.named import named_test_sets
 from dynse.data.testsets import TestSet
 from dynse.evaluation.early_exit import EarlyExitReport
 from dynse.evaluation.exit_policies import (
@@ -50,7 +50,7 @@ from dynse.training.nets import EarlyExitNsNet2Config
 from dynse.training.phases import phase_runs, train_phases
 from dynse.training.plan import plan_steps
 from dynse.training.runs import RunConfig, train_run, variables_digest
-from dynse.training.start import start_experiment
+from dynse.training.start import open_experiment
 from dynse.training.step import OptimizerConfig
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -245,18 +245,8 @@ class Choice:
 
 def main(arguments: Arguments) -> list[RunRecord]:
     """Train, score, report; gives the records of all exits and policies."""
-    console = start_experiment(arguments.cache_dir)
     config = _configure(arguments)
-    run_dir = arguments.run_dir or pathlib.Path("runs") / f"early-exit-{arguments.preset}"
-    run_dir.mkdir(parents=True, exist_ok=True)
-    corpus = named_corpus(
-        config.corpus,
-        seed=arguments.seed,
-        cache_dir=arguments.cache_dir,
-        name="dynse-mini" if arguments.preset == "mini" else None,
-    )
-    if corpus.skipped:
-        console.print(f"{len(corpus.skipped)} files skipped, first: {corpus.skipped[0]}")
+    console, run_dir, corpus = open_experiment("early-exit", arguments, config.corpus)
     test_set, valid_set = named_test_sets(corpus, config.test_set, per_snr=config.per_snr)
     steps = plan_steps(
         run_dir / "plan.json",
@@ -440,11 +430,15 @@ def _policy_net(config: Config, trained: Mapping[str, Trained], wanted: str | No
     """The net that was asked for, or the joint one with the lowest validation loss."""
     if wanted is not None:
         return wanted
+
+    def best_from_step(name: str) -> int:
+        return dataclasses.replace(config.run, net=config.nets[name].config).best_from_step
+
     losses = {
         name: min(
             line["valid"]["loss"]
             for line in one.lines
-            if "valid" in line and line["step"] >= config.run.best_from_step
+            if "valid" in line and line["step"] >= best_from_step(name)
         )
         for name, one in trained.items()
         if not config.nets[name].layerwise and len(one.model.exits) >= FEWEST_EXITS
@@ -464,13 +458,8 @@ def _programs(config: Config) -> list[tuple[RunConfig, float]]:
 
 def _configure(arguments: Arguments) -> Config:
     config = PRESETS[arguments.preset]
-    if arguments.corpus is not None:
-        test_set = config.test_set if arguments.preset == "mini" else None
-        config = dataclasses.replace(config, corpus=str(arguments.corpus), test_set=test_set)
     if arguments.test_set is not None:
         config = dataclasses.replace(config, test_set=str(arguments.test_set))
-    if not config.corpus:
-        raise SystemExit(f"preset {arguments.preset} needs --corpus FOLDER")
     if arguments.nets:
         unknown = [name for name in arguments.nets if name not in config.nets]
         if unknown:

@@ -39,7 +39,7 @@ def reached_table(records: Sequence[CompressionRecord]) -> Table:
         cells = ["-"] * 6
         if best is not None:
             losses = [
-                record.loss_of(best, metric).text(metric_digits(metric) + 1, signed=True)
+                record.difference(best, metric).text(metric_digits(metric) + 1, signed=True)
                 for metric in METRICS
             ]
             cells = [best.name, *_rates(record, best), _share(best.macs, record.dense_macs)]
@@ -71,7 +71,7 @@ def rival_table(records: Sequence[CompressionRecord]) -> Table:
     """One row a rival: a pruned net, and a dense one that was trained as long."""
     rows = []
     for record in records:
-        biases = round(record.dense_bytes / 4) - record.dense_weights
+        others = round(record.dense_bytes / 4) - record.dense_weights
         for rival in record.rivals:
             pruned = next(net for net in record.nets if net.name == rival.of)
             cells = []
@@ -81,7 +81,7 @@ def rival_table(records: Sequence[CompressionRecord]) -> Table:
                 ).text(metric_digits(metric) + 1, signed=True)
                 means = [_mean(one.scores, metric) for one in (pruned, rival)]
                 cells += [*(f"{mean:.{metric_digits(metric)}f}" for mean in means), difference]
-            sizes = f"{pruned.weights + biases:,}", f"{rival.parameters:,}"
+            sizes = f"{pruned.weights + others:,}", f"{rival.parameters:,}"
             about = record.title, rival.of, rival.kind, str(rival.steps)
             rows.append((*about, *sizes, *cells))
     header = ["net", "pruned net", "dense net", "steps of each", "parameters, pruned", "dense"]
@@ -161,12 +161,15 @@ def tensor_table(record: CompressionRecord) -> Table:
         clusters = record.clusters[path]
         rows.append((path, " ".join(ratios) or "-", left, str(clusters[0]), str(clusters[-1])))
     header = ("tensor", "% pruned by iteration", "left", "clusters, not pruned", "clusters, last")
+    bisected = record.config["compression"]["bisect"]
     notes = (
         f"Percent of the groups that were left. alpha1 {record.alphas[0]:.3g}, alpha2 "
         f"{record.alphas[1]:.3g} at a validation loss of {record.valid_loss:.3g}; lambda1 "
         f"{record.lambdas[0]:.3g}, lambda2 {record.lambdas[1]:.3g}. Pruning stopped by "
-        f"{record.stopped!r}. Tensors whose loss somewhere fell as more was pruned, by iteration: "
-        f"{', '.join(map(str, record.falls)) or '-'}.",
+        f"{record.stopped!r}. Tensors whose loss was seen to fall as more was pruned, by "
+        f"iteration: {', '.join(map(str, record.falls)) or '-'}."
+        + " Ratios by bisection, which may pass over where such a loss first crosses."
+        * bisected,
     )
     return Table(f"Tensors of {record.title}", header, tuple(rows), notes)
 
@@ -234,8 +237,8 @@ def compression_report(records: Sequence[CompressionRecord], *, preset: str) -> 
 _WHAT = (
     "- before compression: the net as it was trained, without a regulariser.\n"
     "- not pruned: trained on, with the regulariser if there is one.\n"
-    "- iteration: every tensor pruned alone as far as the validation loss stays within alpha1, "
-    "then all together fine-tuned.\n"
+    "- iteration: every tensor pruned as far as the validation loss, the others as they were, "
+    "stays within alpha1, then all fine-tuned. With one threshold as many weights go.\n"
     "- clustered: every tensor's weights replaced by a code book of as few values as keep the "
     "validation loss within alpha2.\n"
     "- C1 prunes single weights, C2 whole columns of matrices and kernels of convolutions."

@@ -15,7 +15,6 @@ from dynse.evaluation.metrics import Utterance, score_utterances
 from dynse.evaluation.nets import as_utterance, enhance_mixtures
 from dynse.evaluation.scores import RunRecord
 from dynse.evaluation.scoring import scored_record
-from dynse.evaluation.statistics import mean_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +42,7 @@ class VariantScores:
     def means(
         self, variables: Any, test_set: TestSet, metrics: Sequence[str] = ("stoi", "pesq")
     ) -> dict[str, float]:
-        """Metric to its mean over the mixtures that it was measured of; NaN where there is none."""
+        """Metric to its mean over the mixtures; NaN where it could not be measured of one."""
         scores = score_utterances(
             self._enhanced(variables, test_set),
             metrics=metrics,
@@ -52,7 +51,7 @@ class VariantScores:
             description="validating",
         )
         return {
-            metric: mean_interval([score.values[metric] for score in scores]).mean
+            metric: sum(score.values[metric] for score in scores) / len(scores)
             for metric in metrics
         }
 

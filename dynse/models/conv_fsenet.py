@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -33,6 +33,7 @@ from dynse.layers.activation import PReLU, dropout, prelu_cost
 from dynse.layers.conv import Depthwise, Pointwise, depthwise_cost, pointwise_cost
 from dynse.layers.cost import LayerCost
 from dynse.layers.norm import BatchNorm, batch_norm_cost
+from dynse.models.network import Aux, Network
 
 BLOCKS = ("quantization_friendly", "original")
 SITES = ("output", "inner")
@@ -78,20 +79,6 @@ class BlockState(NamedTuple):
 
     conv: jax.Array
     gate: jax.Array
-
-
-class Aux(NamedTuple):
-    """What a network tells beside its output; empty tuples without gates or exits.
-
-    Attributes:
-        gates: (B, T, C) of zeros and ones, one entry a block.
-        scores: (B, T, C), before the step, one entry a block.
-        exits: gain (B, T, F) of every exit that was computed, the output last.
-    """
-
-    gates: tuple[jax.Array, ...]
-    scores: tuple[jax.Array, ...]
-    exits: tuple[jax.Array, ...] = ()
 
 
 class TCNBlock(nn.Module):
@@ -220,7 +207,7 @@ class TCNBlock(nn.Module):
         return costs
 
 
-class ConvFSENet(nn.Module):
+class ConvFSENet(Network):
     """The network: magnitudes (B, T, bins) in, gain (B, T, bins) in 0 to 1 out. Causal.
 
     Attributes:
@@ -367,18 +354,6 @@ class ConvFSENet(nn.Module):
     def init_state(self, batch_size: int) -> tuple[BlockState, ...]:
         """State before the first frame."""
         return tuple(block.init_state(batch_size) for block in self._tcn())
-
-    @nn.nowrap
-    def step(
-        self, variables: Any, state: tuple[BlockState, ...], frames: jax.Array
-    ) -> tuple[tuple[BlockState, ...], jax.Array, Aux]:
-        """One block of frames at inference: (state, frames) -> (next state, gain, aux)."""
-        return self.apply(variables, frames, state)
-
-    @property
-    def latency_frames(self) -> int:
-        """Frames that the output lags behind the input: none."""
-        return 0
 
     @property
     def receptive_field_frames(self) -> int:

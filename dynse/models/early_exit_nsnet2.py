@@ -28,7 +28,7 @@ from dynse.exits.heads import ExitHead, split_widths
 from dynse.layers.conv import Pointwise, pointwise_cost
 from dynse.layers.cost import LayerCost
 from dynse.layers.gru import GRU, gru_cost
-from dynse.models.conv_fsenet import Aux
+from dynse.models.network import Aux
 from dynse.models.nsnet2 import NsNet2, floor_gain
 
 EXITS = ("fc1", "gru1", "gru2", "fc2", "full")

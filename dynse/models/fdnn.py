@@ -10,20 +10,18 @@ TASLP 29, 2021. One frame, no context. That the output is a sigmoid is our readi
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from dynse.audio.features import magnitude
-from dynse.audio.stft import STFT
 from dynse.layers.conv import Pointwise, pointwise_cost
 from dynse.layers.cost import LayerCost
-from dynse.models.conv_fsenet import Aux
+from dynse.models.network import Aux, Network
 
 
-class FDNN(nn.Module):
+class FDNN(Network):
     """The network: magnitudes (B, T, bins) in, gain (B, T, bins) in 0 to 1 out. Causal.
 
     Attributes:
@@ -75,43 +73,11 @@ class FDNN(nn.Module):
         return ()
 
     @nn.nowrap
-    def step(
-        self, variables: Any, state: tuple[()], frames: jax.Array
-    ) -> tuple[tuple[()], jax.Array, Aux]:
-        """One block of frames at inference: (state, frames) -> (state, gain, aux)."""
-        return self.apply(variables, frames, state)
-
-    @property
-    def frame_shape(self) -> tuple[int, ...]:
-        """Shape of one frame of input."""
-        return (self.bins,)
-
-    @nn.nowrap
-    def transform(self, stft: STFT) -> STFT:
-        """What takes waveforms to what `inputs` sees, and back."""
-        return stft
-
-    @nn.nowrap
-    def inputs(self, spectrum: jax.Array) -> jax.Array:
-        """Frames (B, T, bins) of a noisy spectrum (B, T, bins)."""
-        return magnitude(spectrum)
-
-    @nn.nowrap
-    def estimate(self, spectrum: jax.Array, output: jax.Array) -> jax.Array:
-        """Enhanced spectrum, from the noisy one and the network's output."""
-        return output * spectrum
-
-    @nn.nowrap
     def target(self, clean: jax.Array, noisy: jax.Array) -> jax.Array:
         """What the output is trained towards, the ideal ratio mask of two spectra (B, T, bins)."""
         speech = jnp.square(magnitude(clean))
         total = speech + jnp.square(magnitude(noisy - clean))
         return jnp.sqrt(speech / jnp.where(total == 0, 1.0, total))
-
-    @property
-    def latency_frames(self) -> int:
-        """Frames that the output lags behind the input: none."""
-        return 0
 
     @property
     def receptive_field_frames(self) -> int:

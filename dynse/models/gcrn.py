@@ -13,7 +13,6 @@ alone, so the LSTMs are all that has a state.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -35,7 +34,7 @@ from dynse.layers.grouped_lstm import GroupedLSTM, grouped_lstm_costs
 from dynse.layers.layer_norm import LayerNorm, layer_norm_cost
 from dynse.layers.lstm import State as LSTMState
 from dynse.layers.norm import BatchNorm, batch_norm_cost
-from dynse.models.conv_fsenet import Aux
+from dynse.models.network import Aux, Network
 
 TAPS, STRIDE = (1, 3), 2
 PARTS = ("real", "imag")
@@ -73,7 +72,7 @@ class Decoder(nn.Module):
         return BatchNorm(name="norm")(y, train=train)
 
 
-class GCRN(nn.Module):
+class GCRN(Network):
     """The network: frames (B, T, bins, 2) in, (B, T, bins, 2) out, real and imaginary. Causal.
 
     Attributes:
@@ -176,11 +175,6 @@ class GCRN(nn.Module):
         lstm = GroupedLSTM(self.lstm_features, self.groups, parent=None)
         return lstm.init_state(batch_size), lstm.init_state(batch_size)
 
-    @nn.nowrap
-    def step(self, variables: Any, state: State, frames: jax.Array) -> tuple[State, jax.Array, Aux]:
-        """One block of frames at inference: (state, frames) -> (next state, spectra, aux)."""
-        return self.apply(variables, frames, state)
-
     @property
     def frame_shape(self) -> tuple[int, ...]:
         """Shape of one frame of input."""
@@ -205,11 +199,6 @@ class GCRN(nn.Module):
     def target(self, clean: jax.Array, noisy: jax.Array) -> jax.Array:
         """What the output is trained towards: the parts of the clean spectrum."""
         return self.inputs(clean)
-
-    @property
-    def latency_frames(self) -> int:
-        """Frames that the output lags behind the input: none."""
-        return 0
 
     @property
     def receptive_field_frames(self) -> None:

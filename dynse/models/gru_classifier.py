@@ -9,7 +9,7 @@ parameters are named as `dynse.quantization` reads them: `gru` and `fc`.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -18,11 +18,12 @@ import jax.numpy as jnp
 from dynse.layers.conv import Pointwise, pointwise_cost
 from dynse.layers.cost import LayerCost
 from dynse.layers.gru import GRU, gru_cost
+from dynse.models.network import Network
 
 ACTIVATIONS = ("none", "sigmoid")
 
 
-class GRUClassifier(nn.Module):
+class GRUClassifier(Network):
     """Frames (B, T, D) in, outputs (B, T, K) out. Causal.
 
     Attributes:
@@ -65,18 +66,6 @@ class GRUClassifier(nn.Module):
     def init_state(self, batch_size: int) -> jax.Array:
         """State before the first frame: zeros (B, H)."""
         return jnp.zeros((batch_size, self.features))
-
-    @nn.nowrap
-    def step(
-        self, variables: Any, state: jax.Array, frames: jax.Array
-    ) -> tuple[jax.Array, jax.Array, tuple[()]]:
-        """One block of frames: (state, frames) -> (next state, outputs, ())."""
-        return self.apply(variables, frames, state)
-
-    @property
-    def latency_frames(self) -> int:
-        """Frames that the output lags behind the input: none."""
-        return 0
 
     @property
     def receptive_field_frames(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from dynse.layers.cost import LayerCost
-from dynse.models.conv_fsenet import Aux
+from dynse.models.network import Aux
 from dynse.models.nsnet2 import NsNet2, floor_gain
 from dynse.quantization import (
     DenseLayer,

@@ -8,8 +8,6 @@ TASLP 29, 2021. The noisy phase is kept.
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -20,12 +18,12 @@ from dynse.layers.conv import Pointwise, pointwise_cost
 from dynse.layers.cost import LayerCost
 from dynse.layers.lstm import LSTM, lstm_cost
 from dynse.layers.lstm import State as LayerState
-from dynse.models.conv_fsenet import Aux
+from dynse.models.network import Aux, Network
 
 State = tuple[LayerState, ...]
 
 
-class LSTMMapping(nn.Module):
+class LSTMMapping(Network):
     """The network: magnitudes (B, T, bins) in, magnitudes (B, T, bins) out. Causal.
 
     Attributes:
@@ -79,11 +77,6 @@ class LSTMMapping(nn.Module):
         """State before the first frame: (h, c) of each LSTM, each (B, H), zeros."""
         return tuple(LSTM(width, parent=None).init_state(batch_size) for width in self.hidden)
 
-    @nn.nowrap
-    def step(self, variables: Any, state: State, frames: jax.Array) -> tuple[State, jax.Array, Aux]:
-        """One block of frames at inference: (state, frames) -> (next state, magnitudes, aux)."""
-        return self.apply(variables, frames, state)
-
     @property
     def frame_shape(self) -> tuple[int, ...]:
         """Shape of one frame of input."""
@@ -110,11 +103,6 @@ class LSTMMapping(nn.Module):
     def target(self, clean: jax.Array, noisy: jax.Array) -> jax.Array:
         """What the output is trained towards: the magnitude of the clean spectrum."""
         return magnitude(clean)
-
-    @property
-    def latency_frames(self) -> int:
-        """Frames that the output lags behind the input: none."""
-        return 0
 
     @property
     def receptive_field_frames(self) -> None:

@@ -24,7 +24,7 @@ from dynse.audio.features import log_power
 from dynse.layers.conv import Pointwise, pointwise_cost
 from dynse.layers.cost import LayerCost
 from dynse.layers.gru import GRU, gru_cost
-from dynse.models.conv_fsenet import Aux
+from dynse.models.network import Aux, Network
 
 FEATURES = ("standardized", "floored")
 # The paper does not say how small its eps is; this is the public version's floor.
@@ -35,7 +35,7 @@ MIN_VAR = 1e-4
 State = tuple[jax.Array, jax.Array]
 
 
-class NsNet2(nn.Module):
+class NsNet2(Network):
     """The network: magnitudes (B, T, bins) in, gain (B, T, bins) in 0 to 1 out. Causal.
 
     The statistics of the features are variables that training leaves as they are: `mean` and
@@ -134,16 +134,6 @@ class NsNet2(nn.Module):
     def init_state(self, batch_size: int) -> State:
         """State before the first frame: both GRUs' h (B, hidden), zeros."""
         return (jnp.zeros((batch_size, self.hidden)), jnp.zeros((batch_size, self.hidden)))
-
-    @nn.nowrap
-    def step(self, variables: Any, state: State, frames: jax.Array) -> tuple[State, jax.Array, Aux]:
-        """One block of frames at inference: (state, frames) -> (next state, gain, aux)."""
-        return self.apply(variables, frames, state)
-
-    @property
-    def latency_frames(self) -> int:
-        """Frames that the output lags behind the input: none."""
-        return 0
 
     @property
     def receptive_field_frames(self) -> None:

@@ -12,7 +12,7 @@ Ours: the last layer has neither norm nor PReLU.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -32,7 +32,7 @@ from dynse.layers.conv2d import (
 )
 from dynse.layers.cost import LayerCost
 from dynse.layers.norm import BatchNorm, batch_norm_cost
-from dynse.models.conv_fsenet import Aux
+from dynse.models.network import Aux, Network
 
 TAPS = (2, 5)
 BLOCK_TAPS = 3
@@ -108,7 +108,7 @@ class Decoder(nn.Module):
         return state, PReLU(name="prelu")(BatchNorm(name="norm")(y, train=train))
 
 
-class TCNN(nn.Module):
+class TCNN(Network):
     """The network: frames of samples (B, T, frame_length) in and out. Causal.
 
     Attributes:
@@ -235,11 +235,6 @@ class TCNN(nn.Module):
             tuple(map(past, self.widths[1:], (2 * width for width in self.channels))),
         )
 
-    @nn.nowrap
-    def step(self, variables: Any, state: State, frames: jax.Array) -> tuple[State, jax.Array, Aux]:
-        """One block of frames at inference: (state, frames) -> (next state, samples, aux)."""
-        return self.apply(variables, frames, state)
-
     @property
     def frame_shape(self) -> tuple[int, ...]:
         """Shape of one frame of input."""
@@ -264,11 +259,6 @@ class TCNN(nn.Module):
     def target(self, clean: jax.Array, noisy: jax.Array) -> jax.Array:
         """What the output is trained towards: the clean frames."""
         return clean
-
-    @property
-    def latency_frames(self) -> int:
-        """Frames that the output lags behind the input: none."""
-        return 0
 
     @property
     def receptive_field_frames(self) -> int:

@@ -7,6 +7,9 @@ Each tensor alone gets a code book of K centroids for its non-zero weights, by k
 L is the loss on a validation set and n the tensor's number of non-zero weights: our reading, as the
 papers call n the number of weights, and the pruned ones are neither clustered nor stored. While a
 tensor is tried, the others are as they were, as in the sensitivity analysis; then all are replaced.
+That bounds nothing of all together: a tensor whose coarse code book happens to lower the loss takes
+it, and with the others' it may not. Ours, `together`: each tensor is tried with the code books of
+those before it in place, against the loss with these, so that the whole rise is at most the sum.
 
 k-means starts from centroids spread linearly over [min, max], 1 the mean. Where the papers are
 silent: a weight midway goes to the lower centroid; a centroid without weights stays where it is and
@@ -55,7 +58,7 @@ class Clustering(NamedTuple):
         params: with every clustered tensor replaced.
         codebooks: path to (K,) float32, ascending; (0,) for a tensor without non-zero weights. It
             may hold centroids that no weight is assigned to.
-        impacts: path to I_K of that tensor alone.
+        impacts: path to I_K of that tensor: alone, or with those before it.
         loss: of the params as they were.
     """
 
@@ -162,6 +165,7 @@ def cluster(
     groups: Mapping[str, Any],
     alpha2: Any,
     *,
+    together: bool = False,
     max_clusters: int = MAX_CLUSTERS,
     iterations: int = ITERATIONS,
 ) -> Clustering:
@@ -174,6 +178,7 @@ def cluster(
         params: nested dict of float32 arrays.
         groups: its keys are the paths of the tensors to cluster, names joined by "/".
         alpha2: largest loss in excess, scalar.
+        together: try each tensor with the code books of those before it, in the order of `groups`.
         max_clusters: K goes no further, whatever the rule says (ours). Each doubling makes the
             padded code book dearer for every K.
         iterations: most Lloyd steps of a k-means.
@@ -195,6 +200,7 @@ def cluster(
         iterations,
         loss=loss,
         paths=paths,
+        together=together,
         max_clusters=max_clusters,
     )
     codebooks = {path: np.zeros(0, np.float32) for path in groups}
@@ -216,19 +222,21 @@ class _Search(NamedTuple):
     books: jax.Array  # (tensors + 1, max_clusters), of the largest K tried
     counts: jax.Array  # (tensors + 1,), that K
     losses: jax.Array  # (tensors + 1,), with that K
+    tensors: dict[str, jax.Array]  # those that were tried last
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "paths", "max_clusters"))
-def _sweep(params, weights, alpha2, iterations, *, loss, paths, max_clusters):
+@functools.partial(jax.jit, static_argnames=("loss", "paths", "together", "max_clusters"))
+def _sweep(params, weights, alpha2, iterations, *, loss, paths, together, max_clusters):
     flat = flatten_dict(params, sep="/")
     originals = {path: flat[path] for path in paths}
 
-    def unchanged(_):
+    def unchanged(*_):
         return originals, jnp.full(max_clusters, jnp.inf)
 
-    def clustered(path, own, clusters):
+    def clustered(path, own, clusters, tensors):
         book = kmeans(own, clusters, max_clusters=max_clusters, iterations=iterations)
-        return originals | {path: reconstruct(assign(flat[path], book), book)}, book
+        others = tensors if together else originals
+        return others | {path: reconstruct(assign(flat[path], book), book)}, book
 
     branches = [unchanged] + [
         functools.partial(clustered, path, own) for path, own in zip(paths, weights, strict=True)
@@ -238,10 +246,10 @@ def _sweep(params, weights, alpha2, iterations, *, loss, paths, max_clusters):
 
     def try_clusters(search):
         tensor, clusters = search.tensor, search.clusters
-        tensors, book = jax.lax.switch(tensor, branches, clusters)
+        tensors, book = jax.lax.switch(tensor, branches, clusters, search.tensors)
         value = jnp.float32(loss(unflatten_dict(flat | tensors, sep="/")))
         losses = search.losses.at[tensor].set(value)
-        enough = value - losses[0] < alpha2
+        enough = value - losses[tensor - 1 if together else 0] < alpha2
         done = enough | (2 * clusters > jnp.minimum(nonzeros[tensor], max_clusters))
         return _Search(
             tensor + done,
@@ -249,6 +257,7 @@ def _sweep(params, weights, alpha2, iterations, *, loss, paths, max_clusters):
             search.books.at[tensor].set(book),
             search.counts.at[tensor].set(clusters),
             losses,
+            tensors,
         )
 
     rows = len(branches)
@@ -258,13 +267,14 @@ def _sweep(params, weights, alpha2, iterations, *, loss, paths, max_clusters):
         jnp.zeros((rows, max_clusters)),
         jnp.zeros(rows, jnp.int32),
         jnp.zeros(rows),
+        originals,
     )
     end = jax.lax.while_loop(lambda search: search.tensor < rows, try_clusters, start)
     chosen = {
         path: reconstruct(assign(flat[path], book), book)
         for path, book in zip(paths, end.books[1:], strict=True)
     }
-    impacts = end.losses[1:] - end.losses[0]
+    impacts = end.losses[1:] - (end.losses[:-1] if together else end.losses[0])
     params = unflatten_dict(flat | chosen, sep="/")
     return params, end.books[1:], end.counts[1:], impacts, end.losses[0]
 

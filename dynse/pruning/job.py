@@ -37,7 +37,7 @@ from dynse.evaluation.variants import VariantScores
 from dynse.layers.cost import total_macs, total_params
 from dynse.pruning.accounting import pruned_macs
 from dynse.pruning.clustering import cluster
-from dynse.pruning.groups import get_tensor, groups_by_rank, unstructured
+from dynse.pruning.groups import Groups, get_tensor, groups_by_rank, unstructured
 from dynse.pruning.iterate import StopRule, lambda_factor
 from dynse.pruning.masks import masks_by_thresholds, with_masks
 from dynse.pruning.pipeline import Stage, compress
@@ -50,9 +50,10 @@ from dynse.pruning.sensitivity import (
     with_common_threshold,
 )
 from dynse.training.compression import finetuning, mean_loss, validation_batches, validation_loss
-from dynse.training.loop import check_identity
+from dynse.training.loop import check_identity, write_json
 from dynse.training.nets import NetConfig, net_of_size
 from dynse.training.runs import RunConfig, train_run, variables_digest
+from dynse.training.step import AMSGradConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +67,14 @@ class CompressionConfig:
             clustering one tensor; absolute where lambdas are given, else what all tensors may add
             up to, as shares of the loss of the trained net (ours).
         rule: when pruning stops.
+        together: cluster each tensor with the code books of those before it in place (ours).
         bisect: halve the grid of ratios in place of Algorithm 1's walk along it: a third of the
             evaluations, and the same ratio where the loss rises as more is pruned.
         regularized: train on and fine-tune with the regulariser.
         common_threshold: prune as many weights, but by one threshold for all tensors.
         finetune_share: steps after each pruning, in steps of the training before. The papers train
             30 epochs and 10.
-        finetune_decays: how often the learning rate falls in those. The papers': every two epochs.
+        optimizer: of those. The papers' learning rate falls every two epochs.
     """
 
     pipeline: Literal["C1", "C2"] = "C1"
@@ -80,16 +82,37 @@ class CompressionConfig:
     alphas: tuple[float, float] = (0.3, 0.03)
     rule: StopRule = StopRule()
     bisect: bool = False
+    together: bool = False
     regularized: bool = True
     common_threshold: bool = False
     finetune_share: float = 1 / 3
-    finetune_decays: int = 5
+    optimizer: AMSGradConfig = AMSGradConfig(decays=5)
 
     def name(self, net: str, seed: int) -> str:
         """Of folder and record."""
         rival = "" if self.regularized else "-plain"
         rival += "-common" if self.common_threshold else ""
         return f"{net}-{self.pipeline}{rival}-seed{seed}"
+
+    def limits(
+        self, loss: float, params: Any, groups: Groups
+    ) -> tuple[tuple[float, float], tuple[float, float]]:
+        """lambdas and alphas as they hold for a net.
+
+        Args:
+            loss: of the net on the validation set.
+            params: of the net.
+            groups: that are pruned.
+        """
+        lambdas, alphas = self.lambdas, self.alphas
+        if lambdas is None:
+            lambdas = lambdas_by_share(loss, params, groups)
+            share = loss / len(groups)
+            alphas = alphas[0] * share, alphas[1] * share
+        if not self.regularized:
+            return (0.0, 0.0), alphas
+        # Single weights have no groups to be sparse in.
+        return (lambdas[0], lambdas[1] if self.pipeline == "C2" else 0.0), alphas
 
 
 class CompressionJob:
@@ -125,15 +148,17 @@ class CompressionJob:
         self.net = run.net.kind
         self.name = config.name(self.net, run.seed)
         steps = max(1, round(config.finetune_share * run.loop.steps))
-        self.finetuning = finetuning(run, steps, config.finetune_decays)
+        self.finetuning = finetuning(run, steps, config.optimizer)
         groups = groups_by_rank(self.variables["params"])
         self.groups = unstructured(groups) if config.pipeline == "C1" else groups
         self.whole = {f"params/{path}": axes for path, axes in self.groups.items()}
         self.batches = validation_batches(run, corpus)
         # One function: what is compiled for it serves all iterations.
         self.loss = mean_loss(self._validation_loss(), self.batches)
-        self.valid_loss = float(jax.jit(self.loss)(self.variables))
-        self.lambdas, self.alphas = self._limits()
+        self.folder = run_dir / self.name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        check_identity(self.folder, self.identity)
+        self.valid_loss, self.lambdas, self.alphas = self._limits()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -149,9 +174,6 @@ class CompressionJob:
 
     def stages(self) -> list[Stage]:
         """Train on with the regulariser, then prune and cluster; or go on where that stopped."""
-        folder = self.run_dir / self.name
-        folder.mkdir(parents=True, exist_ok=True)
-        check_identity(folder, self.identity)
         sweep = make_sweep(self._validation_loss(), workers=os.cpu_count() or 1)
 
         def analyze(variables: Any) -> Sensitivity:
@@ -170,15 +192,17 @@ class CompressionJob:
         nothing = masks_by_thresholds(self.variables, self.whole, {})
         found = []
         for stage in compress(
-            folder,
+            self.folder,
             self._train_on(self.variables, nothing, 0),
             self.whole,
             analyze=analyze,
             finetune=self._train_on,
             score=self._valid_scores,
-            cluster=lambda variables: cluster(self.loss, variables, self.whole, self.alphas[1]),
+            cluster=lambda variables: cluster(
+                self.loss, variables, self.whole, self.alphas[1], together=self.config.together
+            ),
             rule=self.config.rule,
-            first_scores=self._valid_scores(self.variables),
+            before=self.variables,
             metadata=packed_metadata(self.run),
         ):
             found.append(stage)
@@ -286,17 +310,15 @@ class CompressionJob:
         """Of the run, without a term in dB, of which a share says nothing."""
         return validation_loss(dataclasses.replace(self.run, waveform_weight=0.0))
 
-    def _limits(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """lambdas and alphas."""
-        alphas, lambdas = self.config.alphas, self.config.lambdas
-        if lambdas is None:
-            lambdas = lambdas_by_share(self.valid_loss, self.variables["params"], self.groups)
-            share = self.valid_loss / len(self.groups)
-            alphas = alphas[0] * share, alphas[1] * share
-        if not self.config.regularized:
-            return (0.0, 0.0), alphas
-        # Single weights have no groups to be sparse in.
-        return (lambdas[0], lambdas[1] if self.config.pipeline == "C2" else 0.0), alphas
+    def _limits(self) -> tuple[float, tuple[float, float], tuple[float, float]]:
+        """Validation loss before, lambdas, alphas; kept, as another machine rounds otherwise."""
+        path = self.folder / "limits.json"
+        if not path.exists():
+            loss = float(jax.jit(self.loss)(self.variables))
+            limits = self.config.limits(loss, self.variables["params"], self.groups)
+            write_json(path, [loss, *limits])
+        loss, lambdas, alphas = json.loads(path.read_text())
+        return loss, tuple(lambdas), tuple(alphas)
 
     def _train_on(self, start: Any, masks: Any, iteration: int) -> Any:
         weights = tuple(lambda_factor(iteration) * value for value in self.lambdas)
@@ -306,7 +328,7 @@ class CompressionJob:
             return sparse_group_lasso(params, self.groups, *weights)
 
         _, variables, _ = train_run(
-            self.run_dir / self.name / place,
+            self.folder / place,
             self.finetuning,
             self.corpus,
             variables=start,

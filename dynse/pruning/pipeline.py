@@ -68,7 +68,7 @@ def compress(
     score: Callable[[Any], Mapping[str, float]],
     cluster: Callable[[Any], Clustering],
     rule: StopRule,
-    first_scores: Mapping[str, float] | None = None,
+    before: Any = None,
     metadata: Any = None,
 ) -> Iterator[Stage]:
     """Prune and cluster a net, or go on where the last call on this folder stopped.
@@ -85,7 +85,7 @@ def compress(
         score: `variables -> name to value` on the validation set, higher is better.
         cluster: `variables -> Clustering`, Algorithm 3.
         rule: when to stop.
-        first_scores: what the rule compares with; those of `variables` if None.
+        before: variables whose scores the rule compares with; `variables` if None.
         metadata: kept in the files, what JSON can hold.
 
     Yields:
@@ -106,7 +106,9 @@ def compress(
         if following is None:
             if state is None:
                 following = start_pruning(variables, groups, score)
-                following = following._replace(first_scores=dict(first_scores or following.scores))
+                if before is not None:
+                    first = start_pruning(before, groups, score)
+                    following = following._replace(first_scores=first.scores)
             else:
                 following = next(
                     prune(

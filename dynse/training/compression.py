@@ -54,13 +54,15 @@ def mean_loss(
     return lambda variables: jax.lax.map(functools.partial(loss, variables), stacked).mean()
 
 
-def finetuning(config: RunConfig, steps: int, decays: int) -> RunConfig:
-    """The run that trains a net on after it was pruned: AMSGrad from the start of its schedule.
+def finetuning(config: RunConfig, steps: int, optimizer: AMSGradConfig) -> RunConfig:
+    """The run that trains a net on after it was pruned.
+
+    Its schedule starts anew, that of a gated net's budget too.
 
     Args:
         config: of the training before.
         steps: of the fine-tuning.
-        decays: how often its learning rate falls.
+        optimizer: of the fine-tuning.
     """
     every = max(1, min(config.loop.validate_every, steps // 4))
     loop = LoopConfig(
@@ -69,6 +71,4 @@ def finetuning(config: RunConfig, steps: int, decays: int) -> RunConfig:
         validate_every=every,
         checkpoint_every=every,
     )
-    own = config.optimizer if isinstance(config.optimizer, AMSGradConfig) else AMSGradConfig()
-    optimizer = dataclasses.replace(own, decays=decays)
     return dataclasses.replace(config, loop=loop, optimizer=optimizer)

@@ -79,11 +79,12 @@ class RunConfig:
 
     @property
     def best_from_step(self) -> int:
-        """The best state is looked for in the last quarter, where gates keep to their budget.
+        """Of a gated net the best state is looked for in the last quarter: gates keep to a budget.
 
-        Anywhere in a run that may stop before.
+        Of other nets anywhere, and in a run that may stop before.
         """
-        return 0 if self.loop.patience else 3 * self.loop.steps // 4
+        gated = getattr(self.net, "gate_training", None) is not None
+        return 3 * self.loop.steps // 4 if gated and not self.loop.patience else 0
 
 
 def new_state(config: RunConfig, *, around: Around | None = None) -> TrainState:

@@ -1,14 +1,16 @@
-"""What every experiment does first: memory, precision, compiled programs, devices."""
+"""What every experiment does first: memory, precision, compiled programs; folder and corpus."""
 
 from __future__ import annotations
 
 import os
 import pathlib
+from typing import NamedTuple, Protocol
 
 import jax
 from rich.console import Console
 
-from dynse.data.bank import default_cache_dir
+from dynse.data.bank import Corpus, default_cache_dir
+from dynse.data.named import named_corpus
 from dynse.training.memory import keep_freed_memory
 
 NVIDIA = pathlib.Path("/proc/driver/nvidia")
@@ -36,3 +38,51 @@ def start_experiment(cache_dir: str | os.PathLike[str] | None = None) -> Console
     if devices[0].platform == "cpu" and NVIDIA.exists():
         console.print("An NVIDIA GPU is here but JAX does not use it: pip install 'jax[cuda13]'")
     return console
+
+
+class Arguments(Protocol):
+    """What an experiment on speech and noise is told."""
+
+    preset: str
+    run_dir: pathlib.Path | None
+    corpus: pathlib.Path | None
+    cache_dir: pathlib.Path | None
+    seed: int
+
+
+class Opened(NamedTuple):
+    """What it then has."""
+
+    console: Console
+    run_dir: pathlib.Path
+    corpus: Corpus
+
+
+def open_experiment(name: str, arguments: Arguments, corpus: str) -> Opened:
+    """Start an experiment, make its folder and read its corpus.
+
+    Args:
+        name: of the experiment; where no folder is given, it is runs/NAME-PRESET.
+        arguments: of the experiment.
+        corpus: the preset's, as `named_corpus` takes it, or "" where a folder must be given.
+
+    Raises:
+        SystemExit: where there is no corpus.
+    """
+    if arguments.corpus is not None:
+        corpus = str(arguments.corpus)
+    if not corpus:
+        raise SystemExit(f"preset {arguments.preset} needs --corpus FOLDER")
+    console = start_experiment(arguments.cache_dir)
+    run_dir = arguments.run_dir or pathlib.Path("runs") / f"{name}-{arguments.preset}"
+    run_dir.mkdir(parents=True, exist_ok=True)
+    found = named_corpus(
+        corpus,
+        seed=arguments.seed,
+        cache_dir=arguments.cache_dir,
+        # Its test sets say of which corpus they are.
+        name="dynse-mini" if arguments.preset == "mini" else None,
+    )
+    if found.skipped:
+        console.print(f"{len(found.skipped)} files skipped, first: {found.skipped[0]}")
+    return Opened(console, run_dir, found)

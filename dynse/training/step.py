@@ -317,6 +317,6 @@ def _utterance_losses(model, stft, loss, batch, frames, output):
     path = signal_path(model)
     transform = path.transform(stft)
     if loss is None:
-        return squared_error(output, path.target(transform.forward(batch.clean), frames))
+        return squared_error(output, model.target(transform.forward(batch.clean), frames))
     enhanced = transform.inverse(path.estimate(frames, output), batch.noisy.shape[1])
     return loss(enhanced, batch.clean, stft=stft)

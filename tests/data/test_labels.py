@@ -131,22 +131,6 @@ def test_voice_is_the_one_rule_on_the_clean_signal(corpus):
     )
 
 
-def test_pyin_finds_the_tones_of_the_pieces(corpus, tmp_path):
-    pytest.importorskip("librosa")
-    spec = make_spec(corpus)
-    pitch = bank_pitch(corpus.speech["test"], cache_dir=tmp_path, progress=False)
-    f0_hz = label_mixture(spec, corpus, pitch).frames.f0_hz
-    # mixture: 140 Hz in [0, 11000) and [19000, 25000), 230 Hz in [28200, 32200) and from 38600
-    for start, stop, expected in (
-        (0, 11000, 140), (19000, 25000, 140), (28200, 32200, 230), (38600, 52100, 230),
-    ):  # fmt: skip
-        inside = f0_hz[start // 256 + 3 : stop // 256 - 2]
-        assert len(inside) > 8
-        assert np.abs(1200 * np.log2(inside / expected)).max() < 10
-    for start, stop in ((11000, 19000), (25000, 28200), (32200, 38600)):
-        assert not f0_hz[start // 256 + 2 : stop // 256 - 1].any()
-
-
 def test_the_synthetic_truth_passes_through():
     said = [speech_recording(0, "test", 3, number, 2.0) for number in range(2)]
     names = [recording.name for recording in said]

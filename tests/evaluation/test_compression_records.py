@@ -96,7 +96,10 @@ def record(**changes):
         "alphas": (0.003, 0.0005),
         "valid_loss": 0.05,
         "valid_scores": {"stoi": (0.8, 0.8, 0.79, 0.7)},
-        "config": {"run": {"net": {"hidden": [8]}, "loop": {"steps": 30}}},
+        "config": {
+            "run": {"net": {"hidden": [8]}, "loop": {"steps": 30}},
+            "compression": {"bisect": True},
+        },
         "corpus": "toy",
         "corpus_fingerprint": "0" * 64,
         "test_set": "toy-test",
@@ -110,11 +113,15 @@ def record(**changes):
 def test_the_smallest_net_that_loses_little():
     found = record()
     assert found.best is NETS[2]
-    assert found.loss_of(NETS[2], "stoi").mean == pytest.approx(-0.009)
+    assert found.difference(NETS[2], "stoi").mean == pytest.approx(-0.009)
     assert record(nets=NETS[3:]).best is None
     assert found.best_pruned is NETS[2]
     assert record(nets=NETS[3:]).best_pruned is [net for net in NETS[3:] if not net.clustered][-1]
     silent = dataclasses.replace(NETS[2], scores={**NETS[2].scores, "pesq": {"0": (None,) * 6}})
+    assert record(nets=(NETS[0], silent)).best is NETS[0]
+    # Silent on half of the mixtures, and better on the rest.
+    half = {snr: (first + 1, None) for snr, (first, _) in NETS[2].scores["pesq"].items()}
+    silent = dataclasses.replace(NETS[2], scores={**NETS[2].scores, "pesq": half})
     assert record(nets=(NETS[0], silent)).best is NETS[0]
 
 

@@ -11,7 +11,7 @@ from dynse.data.drawing import make_test_set
 from dynse.evaluation.metric_process import MetricPool
 from dynse.evaluation.nets import enhance_mixtures
 from dynse.evaluation.variants import VariantScores
-from dynse.models.conv_fsenet import Aux
+from dynse.models.network import Aux
 from dynse.models.waveform import enhance
 
 STFT_SMALL = STFT(64, 64, 32)

@@ -13,7 +13,7 @@ from dynse.models.waveform import enhance
 from dynse.pruning import load_packed
 from dynse.pruning.runs import load_packed_run
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_programs")]
+pytestmark = pytest.mark.slow
 
 
 def start(script, folder, **options):
@@ -23,7 +23,7 @@ def start(script, folder, **options):
 
 
 @pytest.fixture(scope="module")
-def run(script, quick_programs, tmp_path_factory):
+def run(script, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compress")
     return folder, start(script, folder)
 
@@ -63,6 +63,15 @@ def test_a_record_and_a_report(run):
         assert title in text
 
 
+def test_each_training_has_its_share_of_the_regulariser(run, script):
+    folder, record = run
+    configs = ("regularised", "iteration-1/finetuning", "iteration-2/finetuning")
+    for iteration, place in enumerate(configs):
+        told = json.loads((folder / "fdnn-C1-seed0" / place / "config.json").read_text())
+        expected = np.multiply(0.9**iteration, record.lambdas)
+        np.testing.assert_allclose(told["lambdas"], expected, rtol=1e-6)
+
+
 def test_a_second_start_does_nothing_again(run, script):
     folder, record = run
     files = [
@@ -73,7 +82,7 @@ def test_a_second_start_does_nothing_again(run, script):
     before = {path: path.read_bytes() for path in files if path.is_file()}
     times = {path: path.stat().st_mtime_ns for path in before if path.suffix == ".packed"}
     again = start(script, folder)
-    assert again.nets == record.nets
+    assert again == record
     assert {path: path.read_bytes() for path in before} == before
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
@@ -94,6 +103,11 @@ def test_clustering_alone_without_a_regulariser(run, script):
     folder, first = run
     trained = (folder / "fdnn-seed0" / "metrics.jsonl").read_bytes()
     record = start(script, folder, pipeline="C2", regularizer=False, iterations=0)
+    places = [
+        folder / f"{name}-seed0/iteration-0/pruned.packed" for name in ("fdnn-C1", "fdnn-C2-plain")
+    ]
+    with_it, without = (load_packed(path)[0]["params"]["fc1"]["kernel"] for path in places)
+    assert np.abs(with_it).sum() < np.abs(without).sum()
     assert (folder / "fdnn-seed0" / "metrics.jsonl").read_bytes() == trained
     assert len(record.nets) == 2
     assert record.lambdas == (0, 0)
@@ -129,12 +143,16 @@ def test_one_threshold_and_a_dense_rival(run, script):
 def test_a_trained_net_is_compressed(run, script, tmp_path):
     folder, first = run
     trained = folder / "fdnn-seed0"
-    options = {"trained": trained, "cache_dir": folder / "cache", "net": "lstm"}
+    options = {"trained": trained, "cache_dir": folder / "cache", "net": None}
     record = start(script, tmp_path, **options, iterations=0)
     assert record.net == "fdnn"
     assert record.trained == first.trained
     assert record.nets == first.nets[:2]
-    assert not (tmp_path / "lstm-seed0").exists()
+    assert not (tmp_path / "fdnn-seed0").exists()
+    with pytest.raises(SystemExit, match="leave out --net"):
+        start(script, tmp_path, **options | {"net": "fdnn"})
+    with pytest.raises(SystemExit, match="--steps"):
+        start(script, tmp_path, **options, steps=4)
 
 
 def test_a_packed_file_enhances_and_is_scored(run, script, tmp_path):
@@ -166,8 +184,9 @@ def test_other_limits_are_no_second_start(run, script):
 
 def test_a_net_of_another_corpus_is_refused(run, script, tmp_path):
     folder, _ = run
+    options = {"trained": folder / "fdnn-seed0", "cache_dir": folder / "cache", "net": None}
     with pytest.raises(SystemExit, match=r"was trained on the corpus .* give its --corpus"):
-        start(script, tmp_path, trained=folder / "fdnn-seed0", cache_dir=folder / "cache", seed=1)
+        start(script, tmp_path, **options, seed=1)
 
 
 def test_wrong_arguments_are_named(run, script, tmp_path):

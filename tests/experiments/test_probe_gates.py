@@ -10,12 +10,11 @@ from dynse.data.named import named_corpus
 from dynse.evaluation.statistics import Interval
 from dynse.probes import rivals
 from dynse.probes.records import load_probe_record
-
-pytestmark = pytest.mark.usefixtures("quick_programs")
+from dynse.training import start
 
 
 @pytest.fixture(scope="module")
-def run(script, quick_programs, tmp_path_factory):
+def run(script, tmp_path_factory):
     experiment = script("probe_gates")
     folder = tmp_path_factory.mktemp("probes")
     arguments = experiment.Arguments(preset="smoke", run_dir=folder, cache_dir=folder / "cache")
@@ -83,7 +82,7 @@ def test_wrong_arguments_are_named(run, tmp_path):
     corpus = named_corpus("smoke", seed=0, cache_dir=run[1].cache_dir)
     corpus = dataclasses.replace(corpus, name="folder")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "named_corpus", lambda *_, **options: corpus)
+        patch.setattr(start, "named_corpus", lambda *_, **options: corpus)
         with pytest.raises(SystemExit, match="preset mini needs --runs"):
             experiment.main(experiment.Arguments(preset="mini", corpus=tmp_path, run_dir=tmp_path))
 

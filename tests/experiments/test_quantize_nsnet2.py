@@ -4,8 +4,6 @@ import pytest
 
 from dynse.evaluation.scores import load_record
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 
 def test_smoke(script, tmp_path):
     experiment = script("quantize_nsnet2")

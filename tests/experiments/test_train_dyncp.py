@@ -8,11 +8,9 @@ import pytest
 from dynse.audio.files import read_audio, write_audio
 from dynse.evaluation.scores import load_record
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 
 @pytest.fixture(scope="module")
-def run_dir(script, quick_programs, tmp_path_factory):
+def run_dir(script, tmp_path_factory):
     train_dyncp = script("train_dyncp")
     folder = tmp_path_factory.mktemp("smoke")
     train_dyncp.main(

@@ -5,7 +5,7 @@ import pytest
 from dynse.evaluation.scores import load_record
 from dynse.training.runs import load_run
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_programs")]
+pytestmark = pytest.mark.slow
 
 
 def start(script, folder, **options):
@@ -18,7 +18,7 @@ def start(script, folder, **options):
 
 
 @pytest.fixture(scope="module")
-def run_dir(script, quick_programs, tmp_path_factory):
+def run_dir(script, tmp_path_factory):
     folder = tmp_path_factory.mktemp("smoke")
     start(script, folder)
     return folder

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dynse.layers.cost import total_macs, total_macs_at_outputs, total_params
-from dynse.models.waveform import enhance, enhance_step, init_waveform_state
+from dynse.models.waveform import enhance, enhance_step, init_waveform_state, signal_path
 
 FRAMES = 401  # of 4 s, hop 10 ms
 
@@ -16,7 +16,7 @@ FRAMES = 401  # of 4 s, hop 10 ms
 @functools.cache
 def parameter_shapes(net):
     """Shapes of all variables, none of them allocated."""
-    frames = jax.ShapeDtypeStruct((1, 1, *net.frame_shape), jnp.float32)
+    frames = jax.ShapeDtypeStruct((1, 1, *signal_path(net).frame_shape), jnp.float32)
     return jax.eval_shape(net.init, jax.random.key(0), frames)
 
 
@@ -28,14 +28,14 @@ def random_variables(net, seed=2):
 def magnitudes(net, batch, frames, seed=5):
     """Positive frames of a wide range."""
     draw = np.random.default_rng(seed)
-    shape = (batch, frames, *net.frame_shape)
+    shape = (batch, frames, *signal_path(net).frame_shape)
     return np.exp(draw.normal(size=shape) - 0.5).astype(np.float32)
 
 
 def signed(net, batch, frames, seed=5):
     """Frames of either sign."""
     draw = np.random.default_rng(seed)
-    return draw.normal(size=(batch, frames, *net.frame_shape)).astype(np.float32)
+    return draw.normal(size=(batch, frames, *signal_path(net).frame_shape)).astype(np.float32)
 
 
 def check_costs(net):

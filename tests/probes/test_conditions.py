@@ -8,7 +8,6 @@ from dynse.probes import conditions
 from dynse.probes.conditions import score_by_snr, score_by_source, score_in_folds
 from dynse.probes.tasks import F0, GENDER, SNR, VOICE, estimates, fit, gather_rows, noise_task
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
 NOISE = noise_task(CLASSES)
 UNHEARD = planted_mixtures(36, 54)
 

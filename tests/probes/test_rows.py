@@ -17,7 +17,6 @@ from dynse.models.conv_fsenet import ConvFSENet, GateConfig
 from dynse.probes.features import varying_channels
 from dynse.probes.rows import MEL_BANDS, MEL_CONTEXT, mixture_rows, with_past
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
 CORPUS = tones()
 MIXTURES = make_test_set(
     CORPUS, "test", name="rows", seed=0, snrs_db=(0, 5, 10), per_snr=1, min_s=1.0, max_s=2.0
@@ -38,7 +37,7 @@ def small_net(site):
 
 
 @pytest.fixture(scope="module", params=SITES)
-def heard(request, quick_programs):
+def heard(request):
     """The site, parameters, rows of three mixtures in batches of two, and each mixture alone:
     magnitudes, gain and aux without padding."""
     net, variables = small_net(request.param)

@@ -17,7 +17,6 @@ from dynse.probes.tasks import (
     noise_task,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
 NOISE = noise_task(CLASSES)
 PLANTED = Splits(planted_mixtures(0, 36), planted_mixtures(36, 18), planted_mixtures(54, 36))
 
@@ -34,7 +33,7 @@ def without(task_labels):
 
 
 @pytest.fixture(scope="module")
-def results(quick_programs):
+def results():
     return {
         task.name: study_task(task, PLANTED, coins(), seed=0, features=("log-mel",))
         for task in (VOICE, F0, SNR, NOISE)

@@ -25,7 +25,6 @@ from dynse.probes.tasks import (
     with_threshold,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
 NOISE = noise_task(CLASSES)
 
 

@@ -84,7 +84,7 @@ def prune_tensor(tensor, axes, ratio):
     return pruned
 
 
-def algorithm1(params, groups, batches, alpha):
+def algorithm1(params, groups, batches, alpha, step=5):
     """Ratios, increases of what was evaluated, and how close one came to alpha."""
     params = wide(params)
     base = validation_loss(params, batches)
@@ -92,13 +92,13 @@ def algorithm1(params, groups, batches, alpha):
     for path, axes in groups.items():
         module, name = path.split("/")
         ratios[path], curves[path] = 100, {}
-        for ratio in range(0, 101, 5):
+        for ratio in range(0, 101, step):
             tensor = prune_tensor(params[module][name], axes, ratio)
             candidate = {**params, module: {**params[module], name: tensor}}
             increase = curves[path][ratio] = validation_loss(candidate, batches) - base
             margin = min(margin, abs(increase - alpha))
             if increase > alpha:
-                ratios[path] = ratio - 5
+                ratios[path] = ratio - step
                 break
     return ratios, curves, margin
 

@@ -35,9 +35,9 @@ def plain_kmeans(weights, clusters, iterations=300):
     return centroids, np.abs(weights[:, None] - centroids).argmin(1)
 
 
-def plain_algorithm_3(loss, tensors, paths, alpha2):
+def plain_algorithm_3(loss, tensors, paths, alpha2, together=False):
     """Tan and Wang's Algorithm 3 in NumPy: codebooks and impacts by path."""
-    baseline = loss(tensors)
+    first = baseline = loss(tensors)
     codebooks, impacts = {}, {}
     for path in paths:
         kept = tensors[path] != 0
@@ -51,7 +51,10 @@ def plain_algorithm_3(loss, tensors, paths, alpha2):
                 break
             clusters *= 2
         codebooks[path] = centroids
-    return codebooks, impacts, baseline
+        if together:
+            tensors = tensors | {path: replaced}
+            baseline += impacts[path]
+    return codebooks, impacts, first
 
 
 def pruned(shape, density, seed=0, draw="normal"):
@@ -199,11 +202,12 @@ def net():
 GROUPS = {"fc1/kernel": (1,), "fc2/kernel": (1,), "fc3/kernel": (1,)}
 
 
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("alpha2", [0.3, 0.03, 0.003, -1.0])
-def test_the_sweep_is_algorithm_3(net, alpha2):
+def test_the_sweep_is_algorithm_3(net, alpha2, together):
     """-1 is met by no K: the rule 2 K > n ends it."""
     params, loss = net
-    result = cluster(loss, params, GROUPS, alpha2, max_clusters=256)
+    result = cluster(loss, params, GROUPS, alpha2, together=together, max_clusters=256)
     tensors = {path: params[path[:3]]["kernel"] for path in GROUPS}
 
     def plain_loss(tensors):
@@ -212,7 +216,7 @@ def test_the_sweep_is_algorithm_3(net, alpha2):
         )
 
     books, impacts, baseline = plain_algorithm_3(
-        plain_loss, tensors, ["fc1/kernel", "fc2/kernel"], alpha2
+        plain_loss, tensors, ["fc1/kernel", "fc2/kernel"], alpha2, together
     )
     assert result.loss == pytest.approx(baseline, rel=1e-5)
     for path, book in books.items():
@@ -233,6 +237,24 @@ def test_the_sweep_is_algorithm_3(net, alpha2):
     assert result.codebooks["fc3/kernel"].shape == (0,)
     assert result.impacts["fc3/kernel"] == 0
     np.testing.assert_array_equal(result.params["fc3"]["kernel"], 0)
+
+
+def test_together_they_raise_the_loss_by_no_more_than_the_sum():
+    """Where two tensors make good what either does alone, trying each alone bounds nothing."""
+    params = {name: {"kernel": np.float32([-1, 1, 1, 1])} for name in ("fc1", "fc2")}
+    groups = {"fc1/kernel": (), "fc2/kernel": ()}
+
+    def loss(params):
+        # One centroid, 0.5, is free in either; in both it costs 1.
+        flat = [jnp.ptp(params[name]["kernel"]) == 0 for name in ("fc1", "fc2")]
+        return jnp.float32(flat[0] & flat[1])
+
+    alone = cluster(loss, params, groups, 0.1)
+    assert [len(book) for book in alone.codebooks.values()] == [1, 1]
+    assert loss(alone.params) == 1
+    together = cluster(loss, params, groups, 0.1, together=True)
+    assert [len(book) for book in together.codebooks.values()] == [1, 2]
+    assert loss(together.params) == 0
 
 
 def test_one_program_for_every_alpha2(net):

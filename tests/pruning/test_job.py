@@ -1,4 +1,6 @@
-"""A compressed net as a run. The compression of one is tried by its experiment."""
+"""A compressed net as a run, and its limits. The compression of one is tried by its experiment."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import pytest
 
 from dynse.audio.stft import STFT
 from dynse.data.mixing import MixingConfig
-from dynse.pruning import save_packed
+from dynse.pruning import save_packed, sparse_group_lasso
 from dynse.pruning.job import CompressionConfig
 from dynse.pruning.runs import load_packed_run, packed_metadata, shrunk_run
 from dynse.training.nets import FDNNConfig, GCRNConfig, LSTMConfig
@@ -69,3 +71,25 @@ def test_names_of_folders():
     assert CompressionConfig("C2").name("tcnn", 3) == "tcnn-C2-seed3"
     rival = CompressionConfig(regularized=False, common_threshold=True)
     assert rival.name("lstm", 0) == "lstm-C1-plain-common-seed0"
+
+
+PARAMS = {"a": np.float32([[1, -2], [0, 1]]), "b": np.float32([[3, 4]])}
+GROUPS = {"a": (1,), "b": (1,)}
+
+
+def test_limits_by_shares_of_the_loss():
+    """Each term of the regulariser a tenth of the loss, alphas spread over the tensors."""
+    lambdas, alphas = CompressionConfig("C2", alphas=(0.3, 0.03)).limits(6.0, PARAMS, GROUPS)
+    np.testing.assert_allclose(alphas, (0.9, 0.09))
+    terms = [float(sparse_group_lasso(PARAMS, GROUPS, *one)) for one in np.diag(lambdas)]
+    np.testing.assert_allclose(terms, 0.6, rtol=1e-5)
+    single, same = CompressionConfig("C1", alphas=(0.3, 0.03)).limits(6.0, PARAMS, GROUPS)
+    assert single == (lambdas[0], 0.0)
+    assert same == alphas
+
+
+def test_limits_as_published_are_absolute():
+    config = CompressionConfig("C2", lambdas=(0.1, 0.2), alphas=(0.3, 0.4))
+    assert config.limits(6.0, PARAMS, GROUPS) == ((0.1, 0.2), (0.3, 0.4))
+    plain = dataclasses.replace(config, regularized=False)
+    assert plain.limits(6.0, PARAMS, GROUPS) == ((0.0, 0.0), (0.3, 0.4))

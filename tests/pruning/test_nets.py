@@ -12,6 +12,7 @@ from dynse.models.gcrn import GCRN
 from dynse.models.lstm import LSTMMapping
 from dynse.models.nsnet2 import NsNet2
 from dynse.models.tcnn import TCNN
+from dynse.models.waveform import signal_path
 from dynse.pruning import (
     analyze_sensitivity,
     apply_masks,
@@ -35,7 +36,6 @@ MODELS = {
 ALPHA = 1e-3
 
 
-@pytest.mark.usefixtures("quick_programs")
 @pytest.mark.parametrize("name", MODELS)
 def test_each_tensor_at_its_ratio_and_one_step_beyond(name):
     model = MODELS[name]
@@ -85,7 +85,7 @@ def test_each_tensor_at_its_ratio_and_one_step_beyond(name):
 )
 def test_groups_of_the_four_nets(model, kinds):
     """Every kernel has the groups of its kind of layer, and nothing else has."""
-    frames = jnp.zeros((1, 1, *model.frame_shape))
+    frames = jnp.zeros((1, 1, *signal_path(model).frame_shape))
     params = jax.eval_shape(model.init, jax.random.key(0), frames)["params"]
     axes = {"matrix": (1,), "convolution": (0, 1), "depthwise": (0,), "pointwise": ()}
 
@@ -105,7 +105,6 @@ def test_groups_of_the_four_nets(model, kinds):
     assert set(found.values()) == kinds
 
 
-@pytest.mark.usefixtures("quick_programs")
 @pytest.mark.parametrize("name", ["fdnn", "lstm"])
 def test_the_same_net_with_narrower_layers(name):
     """Structured pruning, then the units without a purpose removed: a net of the same class."""

@@ -199,9 +199,11 @@ def test_the_rule_stops(whole, sweep, tmp_path):
     state = start_pruning(VARIABLES, WHOLE, steps.score)
     rule = StopRule(iterations=2, least_pruned=0.0, largest_drop={"fit": 0.1})
     functions = {name: getattr(steps, name) for name in ("analyze", "finetune", "score", "cluster")}
-    better = {"fit": state.scores["fit"] + 1}
+    better = dict(VARIABLES)
+    fit = functions["score"]
+    functions["score"] = lambda one: {"fit": state.scores["fit"] + 1} if one is better else fit(one)
     stages = list(
-        compress(tmp_path / "drop", VARIABLES, WHOLE, **functions, rule=rule, first_scores=better)
+        compress(tmp_path / "drop", VARIABLES, WHOLE, **functions, rule=rule, before=better)
     )
     assert len(stages) == 1
     assert rule.reason(stages[0].state) == "scores"

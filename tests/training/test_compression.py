@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from training.small import bank, corpus, run_config
 
@@ -28,7 +27,6 @@ from dynse.training.runs import RunConfig, load_run, new_state, train_run, train
 from dynse.training.runs import run_config as from_json
 from dynse.training.step import AMSGradConfig
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
 NETS = {
     "fdnn": FDNNConfig((12, 10)),
     "lstm": LSTMConfig((6,)),
@@ -151,6 +149,11 @@ def test_masks_and_penalty_hold_through_a_run_and_its_checkpoints(tmp_path):
     assert np.asarray(jax.tree.leaves(masks)[0]).any()
     again = run("whole")
     jax.tree.map(np.testing.assert_array_equal, again, whole)
+    plain = run("plain", around=lambda optimizer: with_masks(optimizer, masks))["params"]
+    assert any(
+        (np.asarray(a) != b).any()
+        for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(whole["params"]), strict=True)
+    )
     other = run("other", phase=1)["params"]
     assert any(
         (np.asarray(a) != b).any()
@@ -160,24 +163,27 @@ def test_masks_and_penalty_hold_through_a_run_and_its_checkpoints(tmp_path):
         run("whole", told={"lambdas": [0.2, 0.01]})
 
 
-def test_finetuning_is_shorter_with_decays_of_its_own():
-    config = published("fdnn", optimizer=AMSGradConfig(decays=15))
-    config = dataclasses.replace(config, loop=dataclasses.replace(config.loop, steps=300))
-    shorter = finetuning(config, 100, 5)
-    assert (shorter.loop.steps, shorter.optimizer.decays) == (100, 5)
-    assert shorter.net == config.net
-    assert finetuning(run_config(steps=30), 10, 5).optimizer == AMSGradConfig(decays=5)
+def test_finetuning_is_shorter_with_an_optimizer_of_its_own():
+    for config in (published("fdnn"), run_config(steps=30)):
+        shorter = finetuning(config, 10, AMSGradConfig(decays=5))
+        assert (shorter.loop.steps, shorter.optimizer) == (10, AMSGradConfig(decays=5))
+        assert (shorter.net, shorter.mixing) == (config.net, config.mixing)
 
 
 def test_amsgrad_falls_in_steps():
-    """x 0.98 after every second of 6 steps, against PyTorch's AMSGrad by optax's own."""
+    """x 0.5 after every second of 6 steps; against the formula, with the largest second moment."""
     optimizer = AMSGradConfig(learning_rate=0.1, decay=0.5, decays=3, clip_norm=1e9).build(6)
     state = optimizer.init(jnp.zeros(()))
-    moves = []
-    for _ in range(6):
-        update, state = optimizer.update(jnp.ones(()), state)
-        moves.append(float(update))
-    np.testing.assert_allclose(moves, [-0.1, -0.1, -0.05, -0.05, -0.025, -0.025], rtol=1e-4)
-    plain = optax.amsgrad(0.1)
-    update, _ = plain.update(jnp.ones(()), plain.init(jnp.zeros(())))
-    assert float(update) == pytest.approx(moves[0], rel=1e-5)
+    m = v = largest = 0.0
+    plain = 0.0
+    for step, slope in enumerate((1.0, 10.0, 1.0, -2.0, 1.0, 1.0)):
+        update, state = optimizer.update(jnp.float32(slope), state)
+        m, v = 0.9 * m + 0.1 * slope, 0.999 * v + 0.001 * slope**2
+        # Optax takes the maximum behind the correction of the bias (PyTorch before it).
+        corrected = v / (1 - 0.999 ** (step + 1))
+        largest = max(largest, corrected)
+        first = m / (1 - 0.9 ** (step + 1))
+        rate = 0.1 * 0.5 ** (step // 2)
+        assert float(update) == pytest.approx(-rate * first / np.sqrt(largest), rel=1e-4)
+        plain = max(plain, abs(rate * first / np.sqrt(corrected) + float(update)))
+    assert plain > 1e-3  # Adam is another one

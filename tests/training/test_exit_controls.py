@@ -26,7 +26,7 @@ def test_bisection_hits_a_falling_cost_or_its_nearest():
     assert _bisect(cost, 1e6, (1e-4, 1.0)) == pytest.approx(1e-4, rel=0.01)
 
 
-def test_a_router_learns_a_rule_whatever_the_scale_of_its_features(quick_programs):
+def test_a_router_learns_a_rule_whatever_the_scale_of_its_features():
     draw = np.random.default_rng(0)
     features = draw.normal(size=(500, 4)).astype(np.float32)
     exits = np.argmax(features @ draw.normal(size=(4, 3)), axis=1)
@@ -37,7 +37,7 @@ def test_a_router_learns_a_rule_whatever_the_scale_of_its_features(quick_program
     assert (chosen == draw.permutation(exits)).mean() < 0.6
 
 
-def test_controls_are_settled_once_and_for_one_net(quick_programs, tmp_path):
+def test_controls_are_settled_once_and_for_one_net(tmp_path):
     config = run_config(net=NET)
     model, state = NET.build(config.stft.bins), new_state(config)
     variables = {"params": state.params, "batch_stats": state.batch_stats}

@@ -13,7 +13,7 @@ from training.small import GATE, bank, corpus, run_config
 from dynse.audio.features import magnitude
 from dynse.data.mixing import draw_batch, load_source
 from dynse.exits import phase_layers
-from dynse.models.conv_fsenet import Aux
+from dynse.models.network import Aux
 from dynse.training.exits import ExitLoss, freeze
 from dynse.training.gates import GateTraining
 from dynse.training.loop import LoopConfig
@@ -30,7 +30,7 @@ NET = EarlyExitNsNet2Config(
 )
 
 
-def test_the_step_minimises_the_weighted_sum_of_the_exits_losses(quick_programs):
+def test_the_step_minimises_the_weighted_sum_of_the_exits_losses():
     config = run_config(net=NET)
     state = new_state(config)
     model, stft = NET.build(config.stft.bins), config.stft
@@ -83,7 +83,7 @@ def test_gates_and_exits_add_their_losses():
     assert model.gate == GATE
 
 
-def test_a_frozen_phase_leaves_what_was_trained_before(quick_programs):
+def test_a_frozen_phase_leaves_what_was_trained_before():
     net = dataclasses.replace(NET, exit_index=1)
     model = net.build(33)
     params = jax.jit(model.init)(jax.random.key(0), jnp.ones((1, 1, 33)))["params"]
@@ -108,7 +108,7 @@ def test_the_loss_needs_a_weight_for_each_exit():
         ExitLoss((1.0, 1.0), NoExtraLoss())((), Aux((), (), (1.0, 2.0)), None, 0)
 
 
-def test_a_validation_weighs_the_losses_of_all_exits(quick_programs):
+def test_a_validation_weighs_the_losses_of_all_exits():
     config = run_config(net=NET)
     state, model, stft = new_state(config), NET.build(config.stft.bins), config.stft
     shared = {"seed": config.seed, "batches": 1}
@@ -152,7 +152,7 @@ def test_layers_of_each_phase():
 
 
 @pytest.mark.parametrize("moving", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_layerwise_training(quick_programs, tmp_path, moving):
+def test_layerwise_training(tmp_path, moving):
     net = dataclasses.replace(NET, exits=("fc1", "gru1"), moving=moving)
     config = run_config(steps=5, net=net)
     assert [run.loop.steps for run in phase_runs(config)] == [2, 3]
@@ -173,7 +173,7 @@ def test_layerwise_training(quick_programs, tmp_path, moving):
 
 
 @pytest.mark.slow
-def test_phases_draw_batches_of_their_own(quick_programs):
+def test_phases_draw_batches_of_their_own():
     net = dataclasses.replace(NET, exits=("fc1", "gru1"), moving=True)
     config = run_config(net=net)
     one, two = (phase_runs(config)[1], dataclasses.replace(config, net=net))
@@ -184,9 +184,12 @@ def test_phases_draw_batches_of_their_own(quick_programs):
     assert losses[0] != losses[1]
 
 
-def test_a_run_that_may_stop_early_may_have_its_best_state_anywhere():
-    assert RunConfig(loop=LoopConfig(steps=100)).best_from_step == 75
-    assert RunConfig(loop=LoopConfig(steps=100, patience=3)).best_from_step == 0
+def test_only_a_gated_net_has_its_best_state_in_the_last_quarter():
+    gated = run_config(steps=100)
+    assert gated.best_from_step == 75
+    stopping = dataclasses.replace(gated.loop, patience=3)
+    assert dataclasses.replace(gated, loop=stopping).best_from_step == 0
+    assert RunConfig(loop=LoopConfig(steps=100)).best_from_step == 0
 
 
 def from_folder(folder):

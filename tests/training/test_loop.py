@@ -1,4 +1,4 @@
-"""A run folder: resumption, refusal, early stopping, divergence, checkpoints."""
+"""A run folder: reading, refusal, early stopping, divergence, checkpoints."""
 
 import dataclasses
 import json
@@ -11,16 +11,16 @@ from training.small import corpus
 from training.small import run_config as small_run
 
 from dynse.models.controlled import GateControl
-from dynse.training import runs
 from dynse.training.checkpoints import CheckpointError, Checkpoints
 from dynse.training.loop import DivergedError, LoopConfig, train
 from dynse.training.runs import load_run, new_state, run_config, train_run
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
 
-
-class StopError(Exception):
-    """Stands for a kill."""
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory):
+    """Folder, configuration and variables of two steps."""
+    folder, config = tmp_path_factory.mktemp("gated"), small_run(steps=2)
+    return folder, config, train_run(folder, config, corpus())[1]
 
 
 def same(left, right):
@@ -30,61 +30,18 @@ def same(left, right):
     )
 
 
-def interrupted(monkeypatch, after):
-    """Make the train step of the next run raise after some steps."""
-    original = runs.train_step
-
-    def broken(config, **options):
-        step, count = original(config, **options), [0]
-
-        def counted(*args):
-            count[0] += 1
-            if count[0] > after:
-                raise StopError
-            return step(*args)
-
-        return counted
-
-    monkeypatch.setattr(runs, "train_step", broken)
-
-
-def test_a_stopped_run_goes_on_and_ends_with_the_same_bits(tmp_path, monkeypatch):
-    config = small_run()
-    _, whole, lines = train_run(tmp_path / "whole", config, corpus())
-    with monkeypatch.context() as patch:
-        interrupted(patch, after=3)
-        with pytest.raises(StopError):
-            train_run(tmp_path / "parts", config, corpus())
-    # What was logged after the checkpoint, and a line that was cut short.
-    path = tmp_path / "parts" / "metrics.jsonl"
-    assert json.loads(path.read_text().splitlines()[-1])["step"] == 3
-    path.write_text(path.read_text() + '{"step": 3, "lo')
-    _, parts, resumed = train_run(tmp_path / "parts", config, corpus())
-    assert same(whole, parts)
-
-    def measured(entries):
-        return [{k: v for k, v in line.items() if k != "audio_s_per_s"} for line in entries]
-
-    assert measured(resumed) == measured(lines)
-    # Negative control: another seed ends elsewhere.
-    _, other, _ = train_run(tmp_path / "other", dataclasses.replace(config, seed=4), corpus())
-    assert not same(whole, other)
-
-
-def test_a_finished_run_is_loaded_with_its_configuration(tmp_path):
-    config = small_run(steps=2)
-    _, variables, _ = train_run(tmp_path, config, corpus())
-    model, loaded, found = load_run(tmp_path)
+def test_a_finished_run_is_loaded_with_its_configuration(gated):
+    folder, config, variables = gated
+    model, loaded, found = load_run(folder)
     assert found == config
     assert model == config.net.build(33)
     assert same(variables, loaded)
     assert run_config(json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
 
-def test_a_folder_of_another_run_is_refused(tmp_path):
-    train_run(tmp_path, small_run(steps=2, gated=False), corpus())
+def test_a_folder_of_another_run_is_refused(gated):
     with pytest.raises(ValueError, match=r"another configuration \(different: loop, run\)"):
-        train_run(tmp_path, small_run(steps=4, gated=False), corpus())
+        train_run(gated[0], small_run(steps=4), corpus())
 
 
 def test_no_run_and_no_checkpoint_are_named(tmp_path):
@@ -150,14 +107,13 @@ def test_a_wild_run_stops_with_advice(tmp_path):
         )
 
 
-def test_a_control_goes_on_from_the_gated_nets_parameters(tmp_path):
+def test_a_control_goes_on_from_the_gated_nets_parameters(gated, tmp_path):
     """It starts where the gated net ended, its gates stay as they are, and it is read back."""
-    gated = small_run()
-    _, variables, _ = train_run(tmp_path / "gated", gated, corpus())
+    _, config, variables = gated
     control = GateControl.of("fixed", [np.linspace(0, 1, 6)] * 2)
-    net = dataclasses.replace(gated.net, gate_training=None, control=control)
-    config = dataclasses.replace(gated, net=net)
-    _, after, lines = train_run(tmp_path / "control", config, corpus(), variables=variables)
+    net = dataclasses.replace(config.net, gate_training=None, control=control)
+    config = dataclasses.replace(config, net=net)
+    _, after, lines = train_run(tmp_path, config, corpus(), variables=variables)
     assert "kept" not in lines[0]
     before, after = variables["params"], after["params"]
     assert not same(before["back"], after["back"])
@@ -165,8 +121,8 @@ def test_a_control_goes_on_from_the_gated_nets_parameters(tmp_path):
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), gate, after["block0"]["gate"])
     # Weight decay alone may touch them.
     assert max(jax.tree.leaves(moved)) < 1e-3
-    loaded, _, found = load_run(tmp_path / "control")
+    loaded, _, found = load_run(tmp_path)
     assert found == config
     assert loaded.control == control
     with pytest.raises(ValueError, match="different: start"):
-        train_run(tmp_path / "control", config, corpus())
+        train_run(tmp_path, config, corpus())

@@ -13,7 +13,7 @@ from dynse.audio.stft import STFT
 from dynse.data.bank import Corpus
 from dynse.data.labels import frame_snr_db
 from dynse.data.mixing import Batch
-from dynse.models.conv_fsenet import Aux
+from dynse.models.network import Aux
 from dynse.training.probes import ProbeLoss, ProbeTraining, frame_targets, head_loss
 from dynse.training.runs import load_run, train_run
 from dynse.training.step import NoExtraLoss
@@ -87,7 +87,7 @@ def test_the_head_learns_and_the_gates_get_its_gradient():
     assert all(map(jnp.any, gradient))
 
 
-def test_a_run_brings_its_pitch_and_is_read_back(tmp_path, quick_programs):
+def test_a_run_brings_its_pitch_and_is_read_back(tmp_path):
     small = corpus()
     speech = {
         split: dataclasses.replace(

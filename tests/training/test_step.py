@@ -99,7 +99,7 @@ def test_gates_and_their_training_belong_together():
 
 
 def _aux(value):
-    from dynse.models.conv_fsenet import Aux
+    from dynse.models.network import Aux
 
     gates = (jnp.full((2, 5, 8), value),)
     return Aux(gates, (jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 8))),))
