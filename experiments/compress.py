@@ -34,9 +34,8 @@ from rich.console import Console
 
 from dynse.audio.stft import STFT
 from dynse.data.bank import Corpus
-from dynse.data.drawing import make_test_set
 from dynse.data.mixing import MixingConfig
-from dynse.data.testsets import TestSet, read_csv
+from dynse.data.named import named_test_sets
 from dynse.evaluation.compression_records import (
     CompressionRecord,
     load_compression_record,
@@ -288,7 +287,8 @@ class Arguments:
     rivals: bool = False
     """Train dense nets for as many steps as the best pruned one: as small, as large as before."""
     iterations: int | None = None
-    """Most iterations of pruning, in place of the preset's; 0 clusters alone."""
+    """Most iterations of pruning, in place of the preset's; 0 clusters alone. The time limit counts
+    with the preset's."""
     run_dir: pathlib.Path | None = None
     """Where everything goes, runs/compress-PRESET if not given; an interrupted run goes on."""
     corpus: pathlib.Path | None = None
@@ -307,7 +307,13 @@ def main(arguments: Arguments) -> CompressionRecord:
     """Train, compress, score, report; gives the record."""
     config = _configure(arguments)
     console, run_dir, corpus = open_experiment("compress", arguments, config.corpus)
-    test_set, valid_set = _test_sets(corpus, config)
+    test_set, valid_set = named_test_sets(
+        corpus,
+        config.test_set,
+        per_snr=config.per_snr,
+        valid_per_snr=config.valid_per_snr,
+        snrs_db=SNRS_DB,
+    )
     if arguments.trained is not None:
         model, variables, run = load_run(arguments.trained)
         _check_corpus(arguments.trained, corpus)
@@ -406,29 +412,6 @@ def _plan(
         console=console,
     )
     return dataclasses.replace(run, loop=dataclasses.replace(run.loop, steps=steps))
-
-
-def _test_sets(corpus: Corpus, config: Config) -> tuple[TestSet, TestSet]:
-    """The mixtures to score, and those of the validation split that the stop rule looks at."""
-    shared = {"snrs_db": SNRS_DB}
-    valid = make_test_set(
-        corpus,
-        "valid",
-        name="valid",
-        seed=1,
-        per_snr=config.valid_per_snr,
-        **shared,
-    )
-    if config.test_set is None:
-        test = make_test_set(corpus, "test", name="test", seed=0, per_snr=config.per_snr, **shared)
-        return test, valid
-    whole = read_csv(config.test_set)
-    chosen = [
-        spec
-        for snr in SNRS_DB
-        for spec in [one for one in whole if one.snr_db == snr][: config.per_snr]
-    ]
-    return dataclasses.replace(whole, mixtures=tuple(chosen)), valid
 
 
 if __name__ == "__main__":

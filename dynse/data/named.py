@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
+from collections.abc import Sequence
 
 from dynse.data.bank import Corpus
 from dynse.data.drawing import make_test_set
 from dynse.data.folders import folder_corpus
 from dynse.data.synthetic import SMOKE_SIZE, SyntheticSize, synthetic_corpus
-from dynse.data.testsets import TestSet, read_csv
+from dynse.data.testsets import TestSet, read_csv, render
 
 VALID_PER_SNR = 4  # most mixtures at each SNR that choices are made on
 
@@ -35,7 +38,12 @@ def named_corpus(
 
 
 def named_test_sets(
-    corpus: Corpus, path: str | os.PathLike | None, *, per_snr: int
+    corpus: Corpus,
+    path: str | os.PathLike | None,
+    *,
+    per_snr: int,
+    valid_per_snr: int = VALID_PER_SNR,
+    snrs_db: Sequence[float] | None = None,
 ) -> tuple[TestSet, TestSet]:
     """The mixtures to score, and a few of the validation split that choices are made on.
 
@@ -43,9 +51,28 @@ def named_test_sets(
         corpus: where the recordings are.
         path: CSV of a fixed test set; None draws one.
         per_snr: mixtures at each SNR of one that is drawn.
+        valid_per_snr: most of the validation split.
+        snrs_db: at these SNRs alone, and of a fixed test set too only `per_snr` at each; None: at
+            all, and a fixed test set whole.
+
+    Raises:
+        ValueError: where the corpus is not the one that the test set was drawn from.
     """
-    fewer = min(per_snr, VALID_PER_SNR)
-    valid = make_test_set(corpus, "valid", name="valid", seed=1, per_snr=fewer)
-    if path is not None:
-        return read_csv(path), valid
-    return make_test_set(corpus, "test", name="test", seed=0, per_snr=per_snr), valid
+    levels = {} if snrs_db is None else {"snrs_db": snrs_db}
+    fewer = min(per_snr, valid_per_snr)
+    valid = make_test_set(corpus, "valid", name="valid", seed=1, per_snr=fewer, **levels)
+    if path is None:
+        test = make_test_set(corpus, "test", name="test", seed=0, per_snr=per_snr, **levels)
+        return test, valid
+    test = read_csv(path)
+    try:
+        render(test.mixtures[0], corpus)
+    except (KeyError, ValueError) as error:
+        # Now, and not when the nets are trained and are to be scored.
+        raise ValueError(
+            f"{path} was drawn from the corpus {test.corpus!r}, and this is another: {error}"
+        ) from error
+    if snrs_db is None:
+        return test, valid
+    at_each = [[one for one in test if one.snr_db == snr][:per_snr] for snr in snrs_db]
+    return dataclasses.replace(test, mixtures=tuple(itertools.chain(*at_each))), valid

@@ -116,6 +116,15 @@ def score_table(record: CompressionRecord) -> Table:
         f"{record.corpus}, {record.test_set} ({record.test_set_hash[:12]}), {count} mixtures. Not "
         f"pruned: trained on with{'' if record.regularized else 'out'} the regulariser."
     ]
+    seen = [
+        f"{metric_name(metric)} "
+        + ", ".join("-" if v is None else f"{v:.{metric_digits(metric)}f}" for v in values)
+        for metric, values in record.valid_scores.items()
+    ]
+    notes.append(
+        "What pruning is stopped by, means on the validation set before compression and after each "
+        f"iteration, 0 first: {'; '.join(seen)}."
+    )
     if record.corpus == "synthetic":
         notes.append(SYNTHETIC_PESQ)
     return Table(f"Scores of {record.title}", header, tuple(rows), tuple(notes))

@@ -96,7 +96,7 @@ class AMSGradConfig:
         learning_rate: at the start.
         decay: what it is multiplied with.
         decays: how often in a run; the recipe's 30 epochs have one every two.
-        clip_norm: limit of the gradient's global norm.
+        clip_norm: limit of the gradient's global norm, a regulariser's too; published of the GCRN.
     """
 
     learning_rate: float = 1e-3

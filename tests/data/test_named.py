@@ -26,3 +26,17 @@ def test_choices_are_made_on_a_few_mixtures_of_the_validation_split(corpus, tmp_
     write_csv(valid, path)
     fixed, same = named_test_sets(corpus, path, per_snr=VALID_PER_SNR)
     assert fixed == same == valid
+    quiet, few = named_test_sets(corpus, path, per_snr=2, valid_per_snr=1, snrs_db=(5, -5))
+    assert [spec.snr_db for spec in quiet] == [5, 5, -5, -5]
+    assert [spec.snr_db for spec in few] == [5, -5]
+    assert set(quiet) <= set(fixed)
+    drawn, _ = named_test_sets(corpus, None, per_snr=1, snrs_db=(0,))
+    assert [spec.snr_db for spec in drawn] == [0]
+
+
+def test_a_test_set_of_another_corpus_is_refused(corpus, tmp_path):
+    path = tmp_path / "fixed.csv"
+    write_csv(named_test_sets(corpus, None, per_snr=1)[0], path)
+    other = named_corpus("smoke", seed=2, cache_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"fixed\.csv was drawn from the corpus 'synthetic', and"):
+        named_test_sets(other, path, per_snr=1)
