@@ -56,7 +56,7 @@ class Checkpoints:
         step = manager.latest_step()
         if step is None:
             raise CheckpointError(f"no {name} checkpoint in {self._root}")
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        abstract = jax.tree.map(_abstract, like)
         try:
             state = manager.restore(step, args=ocp.args.StandardRestore(abstract))
         except Exception as error:  # Orbax raises many kinds for damage and for a wrong structure
@@ -71,6 +71,14 @@ class Checkpoints:
         """Release Orbax's threads."""
         for manager in self._managers.values():
             manager.close()
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Where an array shall lie: as `like`, else on one device, wherever it was saved from."""
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def _check_shapes(state: Any, like: Any, what: str) -> None:

@@ -4,6 +4,9 @@ A run folder holds `config.json` (what the run is), `versions.json`, `metrics.js
 log or validation) and `checkpoints/`. Started again on the same folder with the same
 configuration, a run goes on from its last checkpoint and ends with the same parameters as one
 that was never stopped; with another configuration it is refused.
+
+Of several processes that train together all come here, with one folder that all can see; the first
+writes the lines, and Orbax lets each write its part of a checkpoint.
 """
 
 from __future__ import annotations
@@ -91,6 +94,8 @@ def train(
     """
     run_dir = pathlib.Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
+    if jax.process_index() > 0:
+        console = Console(quiet=True)
     identity = json.loads(json.dumps({**identity, "loop": dataclasses.asdict(config)}))
     check_identity(run_dir, identity)
     checkpoints = Checkpoints(run_dir)
@@ -179,14 +184,16 @@ def _truncate_metrics(path: pathlib.Path, done: int) -> list[dict[str, Any]]:
                 break
             if line["step"] <= done:
                 lines.append(line)
-        write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
+        if jax.process_index() == 0:
+            write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
     return lines
 
 
 def _append(path: pathlib.Path, lines: list[dict[str, Any]], line: dict[str, Any]) -> None:
     lines.append(line)
-    with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    if jax.process_index() == 0:
+        with path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 def _losses(lines: list[dict[str, Any]], from_step: int = 0) -> list[float]:

@@ -16,11 +16,13 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental.multihost_utils import broadcast_one_to_all
 from rich.console import Console
 
 from dynse.data.bank import Corpus
 from dynse.data.mixing import load_source
 from dynse.training.loop import write_json
+from dynse.training.mesh import batch_mesh, on_each
 from dynse.training.runs import RunConfig, new_state, train_step
 
 # A run shorter than this shows nothing.
@@ -73,9 +75,11 @@ def affordable_steps(
     """Steps of a net that fit into the time, by the step time of each run on this machine."""
     speech = load_source(corpus.speech["train"])
     noise = load_source(corpus.noise["train"])
+    mesh = batch_mesh(runs[0][0].mixing.batch_size)
+    speech, noise = on_each(mesh, (speech, noise))
     compiling = stepping = 0.0
     for run, share in runs:
-        step, state = train_step(run), new_state(run)
+        step, state = train_step(run, mesh=mesh), on_each(mesh, new_state(run))
         started = time.perf_counter()
         state, _ = jax.block_until_ready(step(state, speech, noise))
         compiling += time.perf_counter() - started
@@ -88,4 +92,6 @@ def affordable_steps(
     # Validations take about a tenth of the time.
     left = minutes * 60 - compiling
     steps = int(0.9 * left / stepping) // 20 * 20
-    return max(steps, FEWEST_STEPS)
+    steps = max(steps, FEWEST_STEPS)
+    # By the first process' clock: all must agree.
+    return steps if jax.process_count() == 1 else int(broadcast_one_to_all(np.int32(steps)))

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from rich.console import Console
 
 from dynse.audio.features import magnitude
@@ -32,6 +33,7 @@ from dynse.training.exits import freeze
 from dynse.training.gates import GateTraining
 from dynse.training.loop import LoopConfig, train
 from dynse.training.losses import compressed_spectral_loss, waveform_loss
+from dynse.training.mesh import batch_mesh, on_each, on_one
 from dynse.training.nets import NETS, ConvFSENetConfig, NetConfig, NsNet2Config
 from dynse.training.probes import ProbeTraining
 from dynse.training.step import (
@@ -97,10 +99,12 @@ def new_state(config: RunConfig, *, around: Around | None = None) -> TrainState:
     )
 
 
-def train_step(config: RunConfig, *, around: Around | None = None, phase: int = 0) -> Any:
+def train_step(
+    config: RunConfig, *, around: Around | None = None, phase: int = 0, mesh: Mesh | None = None
+) -> Any:
     """The jitted step (state, speech, noise) -> (state, metrics).
 
-    `around` and `phase` as for `train_run`.
+    `around` and `phase` as for `train_run`; `mesh` of the devices that share the batch.
     """
     return make_train_step(
         config.net.build(config.stft.bins),
@@ -111,6 +115,7 @@ def train_step(config: RunConfig, *, around: Around | None = None, phase: int = 
         seed=config.seed,
         phase=config.net.phase + phase,
         loss=run_loss(config),
+        mesh=mesh,
     )
 
 
@@ -127,7 +132,7 @@ def train_run(
     title: str = "train",
     console: Console | None = None,
 ) -> tuple[Any, dict[str, Any], list[dict[str, Any]]]:
-    """Train a network in a folder, or go on there.
+    """Train a network in a folder, or go on there; on all devices that divide the batch.
 
     Args:
         run_dir: the folder.
@@ -152,10 +157,11 @@ def train_run(
     pitch = None
     if getattr(config.net, "probe_training", None) is not None:
         pitch = bank_pitch(corpus.speech["train"], cache_dir=cache_dir)
+    mesh = batch_mesh(config.mixing.batch_size)
     speech = load_source(corpus.speech["train"], pitch)
     noise = load_source(corpus.noise["train"])
     valid = load_source(corpus.speech["valid"]), load_source(corpus.noise["valid"])
-    step = train_step(config, around=around, phase=phase)
+    step = train_step(config, around=around, phase=phase, mesh=mesh)
     validate = make_validation(
         config.net.build(config.stft.bins),
         config.mixing,
@@ -164,6 +170,7 @@ def train_run(
         batches=config.valid_batches,
         loss=run_loss(config),
         weights=config.net.loss_weights,
+        mesh=mesh,
     )
     start = new_state(config, around=around)
     identity: dict[str, Any] = {
@@ -182,6 +189,7 @@ def train_run(
     if isinstance(config.net, NsNet2Config) and "batch_stats" not in (variables or {}):
         statistics = feature_statistics(noisy_magnitudes(config, speech, noise))
         start = start._replace(batch_stats=statistics)
+    start, speech, noise, valid = on_each(mesh, (start, speech, noise, valid))
     state, lines = train(
         run_dir,
         config.loop,
@@ -194,6 +202,8 @@ def train_run(
         console=console,
         best_from_step=config.best_from_step,
     )
+    if mesh is not None:
+        state = on_one(state)
     return config.net.build(config.stft.bins), _variables(state), lines
 
 

@@ -12,12 +12,16 @@ from rich.console import Console
 from dynse.data.bank import Corpus, default_cache_dir
 from dynse.data.named import named_corpus
 from dynse.training.memory import keep_freed_memory
+from dynse.training.mesh import join_processes
 
 NVIDIA = pathlib.Path("/proc/driver/nvidia")
 
 
 def start_experiment(cache_dir: str | os.PathLike[str] | None = None) -> Console:
     """Set JAX up and print the devices; to be called before anything is computed.
+
+    Where the environment names several processes, they train together (`dynse.training.mesh`); what
+    is not trained each does for itself.
 
     Freed memory stays in the process, float32 matmuls are float32 on accelerators too, and
     compiled programs are kept in the cache, so that what resumes does not compile again.
@@ -29,10 +33,11 @@ def start_experiment(cache_dir: str | os.PathLike[str] | None = None) -> Console
         The console to print and to draw progress on.
     """
     keep_freed_memory()
+    join_processes()
     jax.config.update("jax_default_matmul_precision", "float32")
     cache = pathlib.Path(cache_dir) if cache_dir is not None else default_cache_dir()
     jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
-    console = Console()
+    console = Console(quiet=jax.process_index() > 0)
     devices = jax.devices()
     console.print(f"devices: {', '.join(str(device) for device in devices)}")
     if devices[0].platform == "cpu" and NVIDIA.exists():

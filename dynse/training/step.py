@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dynse.audio.sdr import si_sdr
 from dynse.audio.stft import STFT
@@ -26,6 +27,7 @@ from dynse.exits import joint_loss
 from dynse.gating import kept_fraction
 from dynse.models.waveform import signal_path
 from dynse.training.losses import compressed_spectral_loss, squared_error
+from dynse.training.mesh import split
 
 # (enhanced (B, N), clean (B, N), stft=) -> (B,); None is the squared error of a network's output to
 # the network's own target.
@@ -188,11 +190,13 @@ def make_train_step(
     seed: int,
     phase: int = 0,
     loss: Loss = compressed_spectral_loss,
+    mesh: Mesh | None = None,
 ) -> Callable[[TrainState, Source, Source], tuple[TrainState, dict[str, jax.Array]]]:
     """The jitted step (state, speech, noise) -> (state, metrics); the state is donated.
 
     Metrics: "loss" (without the extra one), "grad_norm" before clipping, and those of the extra
-    loss. Each phase of a training in several draws batches of its own.
+    loss. Each phase of a training in several draws batches of its own. The devices of a mesh share
+    the batch; state and audio lie `on_each`.
     """
     key = jax.random.fold_in(jax.random.key(seed), 1)
     data_key, noise_key = jax.random.split(jax.random.fold_in(key, phase) if phase else key)
@@ -221,6 +225,7 @@ def make_train_step(
 
     def step(state: TrainState, speech: Source, noise: Source):
         batch = draw_batch(speech, noise, jax.random.fold_in(data_key, state.step), mixing)
+        batch = split(mesh, batch)
         gradient, (batch_stats, extra, metrics) = jax.grad(objective, has_aux=True)(
             state.params, state, batch
         )
@@ -238,7 +243,8 @@ def make_train_step(
         )
         return new_state, {**metrics, "grad_norm": norm, "wild_steps": wild_steps}
 
-    return jax.jit(step, donate_argnums=0)
+    everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    return jax.jit(step, donate_argnums=0, out_shardings=everywhere)
 
 
 def make_validation(
@@ -250,6 +256,7 @@ def make_validation(
     batches: int,
     loss: Loss = compressed_spectral_loss,
     weights: Sequence[float] = (1.0,),
+    mesh: Mesh | None = None,
 ) -> Callable[[TrainState, Source, Source], dict[str, float]]:
     """Mean loss, SI-SDR in dB and kept fraction over fixed batches of the validation split.
 
@@ -261,7 +268,7 @@ def make_validation(
 
     @jax.jit
     def score(params, batch_stats, speech: Source, noise: Source, index: jax.Array):
-        batch = draw_validation_batch(speech, noise, index, mixing, seed=seed)
+        batch = split(mesh, draw_validation_batch(speech, noise, index, mixing, seed=seed))
         frames = transform.forward(batch.noisy)
         variables = {"params": params, "batch_stats": batch_stats}
         _, output, aux = model.apply(variables, path.inputs(frames))

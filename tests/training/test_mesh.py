@@ -1,0 +1,152 @@
+"""Four devices, and two processes, train what one device trains, but for rounding."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from training.small import corpus, run_config
+
+from dynse.training import mesh
+from dynse.training.runs import load_run, train_run
+
+TESTS = Path(__file__).parents[1]
+START = f"import sys; sys.path.insert(0, {str(TESTS)!r})\n"
+
+# One step, whose gates are the same on both; twenty of plain SGD on a dense net.
+DEVICES = """
+import dataclasses
+import jax, numpy as np, optax
+from training.small import bank, run_config
+from dynse.data.mixing import load_source
+from dynse.training import runs
+from dynse.training.mesh import batch_mesh, on_each
+
+batch = 8
+mesh = batch_mesh(batch)
+assert mesh.size == 4
+sources = load_source(bank(0)), load_source(bank(2))
+
+def trained(config, mesh, steps, around):
+    step = runs.train_step(config, around=around, mesh=mesh)
+    state, speech, noise = on_each(mesh, (runs.new_state(config, around=around), *sources))
+    text = step.lower(state, speech, noise).compile().as_text()
+    metrics = []
+    for _ in range(steps):
+        state, values = step(state, speech, noise)
+        metrics.append({name: float(value) for name, value in values.items()})
+    return jax.tree.map(np.asarray, state.params), metrics, text
+
+# One step of a high rate is the gradient: the parameters do not round it away.
+for gated, steps, rate in ((True, 1, 1e4), (False, 20, 0.01)):
+    sgd = lambda _: optax.sgd(rate)
+    config = run_config(gated=gated)
+    mixing = dataclasses.replace(config.mixing, batch_size=batch)
+    config = dataclasses.replace(config, mixing=mixing)
+    one, metrics, alone = trained(config, None, steps, sgd)
+    four, same, text = trained(config, mesh, steps, sgd)
+    assert "all-reduce" in text and "all-reduce" not in alone
+    assert "f32[2,4000]" in text, "each device should draw two of the eight crops"
+    start = jax.tree.map(np.asarray, runs.new_state(config, around=sgd).params)
+    if gated:
+        assert metrics[0]["kept"] == same[0]["kept"]
+        np.testing.assert_allclose(same[0]["loss"], metrics[0]["loss"], rtol=1e-6)
+        np.testing.assert_allclose(same[0]["grad_norm"], metrics[0]["grad_norm"], rtol=1e-5)
+        moved, expected = (jax.tree.map(np.subtract, end, start) for end in (four, one))
+        scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
+        for left, right in zip(jax.tree.leaves(moved), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(left, right, atol=1e-5 * scale)
+    else:
+        far = max(np.abs(a - b).max() for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(start)))
+        assert far > 1e-3
+        for left, right in zip(jax.tree.leaves(four), jax.tree.leaves(one), strict=True):
+            np.testing.assert_allclose(left, right, rtol=0, atol=min(1e-4, 1e-2 * far))
+print("equal")
+"""
+
+PROCESS = """
+from training.small import corpus, run_config
+from dynse.training.start import start_experiment
+from dynse.training.runs import train_run
+import jax
+start_experiment(sys.argv[1] + "/cache")
+assert (jax.process_count(), jax.device_count(), jax.local_device_count()) == (2, 2, 1)
+train_run(sys.argv[1] + "/run", run_config(steps=4, gated=False), corpus())
+"""
+
+
+def start(script, *arguments, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-c", START + script, *map(str, arguments)],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    out, message = process.communicate(timeout=300)
+    assert process.returncode == 0, message[-3000:]
+    return out
+
+
+def test_four_devices():
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    assert finish(start(DEVICES, XLA_FLAGS=flags)).split() == ["equal"]
+
+
+def test_two_processes(tmp_path):
+    """Into one folder, whose run is read by a process alone."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    both = [
+        start(
+            PROCESS,
+            tmp_path,
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(index),
+        )
+        for index in range(2)
+    ]
+    first, second = [finish(process) for process in both]
+    for word in ("devices: ", "train "):
+        assert word in first
+        assert word not in second
+    config = run_config(steps=4, gated=False)
+    _, variables, lines = train_run(tmp_path / "alone", config, corpus())
+    _, together, found = load_run(tmp_path / "run")
+    assert found == config
+    for left, right in zip(jax.tree.leaves(together), jax.tree.leaves(variables), strict=True):
+        # A bias before a batch normalisation has no gradient: Adam makes steps of its rounding.
+        if right.ndim > 1:
+            np.testing.assert_allclose(left, right, rtol=0, atol=1e-3 * np.abs(right).max())
+    text = (tmp_path / "run" / "metrics.jsonl").read_text()
+    found = [json.loads(line) for line in text.splitlines()]
+    assert [line["step"] for line in found] == [line["step"] for line in lines]  # each once
+    for line, expected in zip(found, lines, strict=True):
+        if "loss" in expected:
+            np.testing.assert_allclose(line["loss"], expected["loss"], rtol=1e-4)
+
+
+def test_as_many_devices_as_divide_the_batch(monkeypatch):
+    device = jax.devices()[0]
+    monkeypatch.setattr(jax, "devices", lambda: [device] * 4)
+    monkeypatch.setattr(mesh, "Mesh", lambda devices, axes: len(devices))
+    assert [mesh.batch_mesh(size) for size in (8, 6, 5, 2, 1)] == [4, 3, None, 2, None]
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="the 4 devices of 2 processes do not divide a batch of 6"):
+        mesh.batch_mesh(6)
+
+
+def test_half_an_environment_is_named(monkeypatch):
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+    with pytest.raises(ValueError, match=r"missing: \['JAX_COORDINATOR_ADDRESS', 'JAX_PROCESS_ID"):
+        mesh.join_processes()
