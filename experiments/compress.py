@@ -306,10 +306,12 @@ class Arguments:
 def main(arguments: Arguments) -> CompressionRecord:
     """Train, compress, score, report; gives the record."""
     config = _configure(arguments)
-    console, run_dir, corpus = open_experiment("compress", arguments, config.corpus)
+    console, run_dir, corpus, fixed = open_experiment(
+        "compress", arguments, config.corpus, config.test_set
+    )
     test_set, valid_set = named_test_sets(
         corpus,
-        config.test_set,
+        fixed,
         per_snr=config.per_snr,
         valid_per_snr=config.valid_per_snr,
         snrs_db=SNRS_DB,

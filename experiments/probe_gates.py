@@ -160,13 +160,15 @@ class Arguments:
 def main(arguments: Arguments) -> list[ProbeRecord]:
     """Probe every net, report; gives the records."""
     config = _configure(arguments)
-    console, run_dir, corpus = open_experiment("probes", arguments, config.corpus)
+    console, run_dir, corpus, fixed = open_experiment(
+        "probes", arguments, config.corpus, config.test_set
+    )
     runs = arguments.runs or (_train(arguments.preset, corpus, run_dir, arguments.seed, console),)
     try:
         classes = noise_classes(corpus, config.recordings)
     except ValueError as error:
         raise SystemExit(str(error)) from None
-    sets = {split: _mixtures(corpus, split, config, classes) for split in SPLITS}
+    sets = {split: _mixtures(corpus, split, config, classes, fixed) for split in SPLITS}
     pitch = {
         split: bank_pitch(corpus.speech[split], cache_dir=arguments.cache_dir) for split in SPLITS
     }
@@ -220,9 +222,11 @@ def main(arguments: Arguments) -> list[ProbeRecord]:
     return records
 
 
-def _mixtures(corpus: Corpus, split: str, config: Config, classes: Sequence[str]) -> Mixtures:
-    if split == "test" and config.test_set is not None:
-        general = read_csv(config.test_set)
+def _mixtures(
+    corpus: Corpus, split: str, config: Config, classes: Sequence[str], fixed: str | None
+) -> Mixtures:
+    if split == "test" and fixed is not None:
+        general = read_csv(fixed)
     else:
         general = draw_mixtures(
             corpus, split, per_snr=config.per_snr[split], mixture_s=config.mixture_s

@@ -116,9 +116,11 @@ def main(arguments: Arguments) -> dict[str, NetResult]:
     """Train, quantise, score, report; gives the results by net."""
     config = PRESETS[arguments.preset]
     run = dataclasses.replace(config.run, seed=arguments.seed)
-    console, run_dir, corpus = open_experiment("nsnet2", arguments, config.corpus)
+    console, run_dir, corpus, fixed = open_experiment(
+        "nsnet2", arguments, config.corpus, config.test_set
+    )
 
-    test_set, _ = named_test_sets(corpus, config.test_set, per_snr=config.per_snr)
+    test_set, _ = named_test_sets(corpus, fixed, per_snr=config.per_snr)
     valid_set = make_test_set(corpus, "valid", name="valid", seed=1, per_snr=1)
     model, variables, lines = train_run(
         run_dir / "nsnet2", run, corpus, title="nsnet2", console=console

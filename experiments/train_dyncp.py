@@ -203,9 +203,13 @@ class Arguments:
 def main(arguments: Arguments) -> dict[str, NetResult]:
     """Train, score, report; gives the results by net."""
     config = _configure(arguments)
-    console, run_dir, corpus = open_experiment("dyncp", arguments, config.corpus)
+    console, run_dir, corpus, fixed = open_experiment(
+        "dyncp", arguments, config.corpus, config.test_set
+    )
 
-    test_set, valid_set = named_test_sets(corpus, config.test_set, per_snr=config.per_snr)
+    test_set, valid_set = named_test_sets(
+        corpus, arguments.test_set or fixed, per_snr=config.per_snr
+    )
     config = _plan(config, corpus, run_dir, console)
 
     results: dict[str, NetResult] = {}
@@ -269,8 +273,6 @@ def main(arguments: Arguments) -> dict[str, NetResult]:
 
 def _configure(arguments: Arguments) -> Config:
     config = PRESETS[arguments.preset]
-    if arguments.test_set is not None:
-        config = dataclasses.replace(config, test_set=str(arguments.test_set))
     if arguments.nets:
         unknown = [name for name in arguments.nets if name not in config.nets]
         if unknown:

@@ -246,8 +246,12 @@ class Choice:
 def main(arguments: Arguments) -> list[RunRecord]:
     """Train, score, report; gives the records of all exits and policies."""
     config = _configure(arguments)
-    console, run_dir, corpus = open_experiment("early-exit", arguments, config.corpus)
-    test_set, valid_set = named_test_sets(corpus, config.test_set, per_snr=config.per_snr)
+    console, run_dir, corpus, fixed = open_experiment(
+        "early-exit", arguments, config.corpus, config.test_set
+    )
+    test_set, valid_set = named_test_sets(
+        corpus, arguments.test_set or fixed, per_snr=config.per_snr
+    )
     steps = plan_steps(
         run_dir / "plan.json",
         _programs(config),
@@ -458,8 +462,6 @@ def _programs(config: Config) -> list[tuple[RunConfig, float]]:
 
 def _configure(arguments: Arguments) -> Config:
     config = PRESETS[arguments.preset]
-    if arguments.test_set is not None:
-        config = dataclasses.replace(config, test_set=str(arguments.test_set))
     if arguments.nets:
         unknown = [name for name in arguments.nets if name not in config.nets]
         if unknown:

@@ -37,6 +37,15 @@ def named_corpus(
     return folder_corpus(which, cache_dir=cache_dir, name=name)
 
 
+def is_drawn_from(test_set: TestSet, corpus: Corpus) -> bool:
+    """Whether a corpus holds the first mixture's recordings, sample by sample."""
+    try:
+        render(test_set.mixtures[0], corpus)
+    except (KeyError, ValueError):
+        return False
+    return True
+
+
 def named_test_sets(
     corpus: Corpus,
     path: str | os.PathLike | None,
@@ -65,13 +74,11 @@ def named_test_sets(
         test = make_test_set(corpus, "test", name="test", seed=0, per_snr=per_snr, **levels)
         return test, valid
     test = read_csv(path)
-    try:
-        render(test.mixtures[0], corpus)
-    except (KeyError, ValueError) as error:
+    if not is_drawn_from(test, corpus):
         # Now, and not when the nets are trained and are to be scored.
         raise ValueError(
-            f"{path} was drawn from the corpus {test.corpus!r}, and this is another: {error}"
-        ) from error
+            f"{path} was drawn from the corpus {test.corpus!r}; {corpus.name!r} is another"
+        )
     if snrs_db is None:
         return test, valid
     at_each = [[one for one in test if one.snr_db == snr][:per_snr] for snr in snrs_db]

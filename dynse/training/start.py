@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from typing import NamedTuple, Protocol
@@ -10,7 +11,8 @@ import jax
 from rich.console import Console
 
 from dynse.data.bank import Corpus, default_cache_dir
-from dynse.data.named import named_corpus
+from dynse.data.named import is_drawn_from, named_corpus
+from dynse.data.testsets import read_csv
 from dynse.training.memory import keep_freed_memory
 from dynse.training.mesh import join_processes
 
@@ -56,20 +58,31 @@ class Arguments(Protocol):
 
 
 class Opened(NamedTuple):
-    """What it then has."""
+    """What it then has.
+
+    Attributes:
+        console: to print on.
+        run_dir: where everything goes.
+        corpus: decoded.
+        test_set: CSV of the preset's fixed test set, None where the corpus is another.
+    """
 
     console: Console
     run_dir: pathlib.Path
     corpus: Corpus
+    test_set: str | None
 
 
-def open_experiment(name: str, arguments: Arguments, corpus: str) -> Opened:
+def open_experiment(
+    name: str, arguments: Arguments, corpus: str, test_set: str | None = None
+) -> Opened:
     """Start an experiment, make its folder and read its corpus.
 
     Args:
         name: of the experiment; where no folder is given, it is runs/NAME-PRESET.
         arguments: of the experiment.
         corpus: the preset's, as `named_corpus` takes it, or "" where a folder must be given.
+        test_set: CSV of the preset's fixed test set, which tells the name of its corpus as well.
 
     Raises:
         SystemExit: where there is no corpus.
@@ -81,13 +94,14 @@ def open_experiment(name: str, arguments: Arguments, corpus: str) -> Opened:
     console = start_experiment(arguments.cache_dir)
     run_dir = arguments.run_dir or pathlib.Path("runs") / f"{name}-{arguments.preset}"
     run_dir.mkdir(parents=True, exist_ok=True)
-    found = named_corpus(
-        corpus,
-        seed=arguments.seed,
-        cache_dir=arguments.cache_dir,
-        # Its test sets say of which corpus they are.
-        name="dynse-mini" if arguments.preset == "mini" else None,
-    )
+    found = named_corpus(corpus, seed=arguments.seed, cache_dir=arguments.cache_dir)
+    if test_set is not None:
+        mixtures = read_csv(test_set)
+        if is_drawn_from(mixtures, found):
+            found = dataclasses.replace(found, name=mixtures.corpus)
+        else:
+            console.print(f"{corpus} is not {mixtures.corpus}: a test set of its own is drawn")
+            test_set = None
     if found.skipped:
         console.print(f"{len(found.skipped)} files skipped, first: {found.skipped[0]}")
-    return Opened(console, run_dir, found)
+    return Opened(console, run_dir, found, test_set)

@@ -38,5 +38,5 @@ def test_a_test_set_of_another_corpus_is_refused(corpus, tmp_path):
     path = tmp_path / "fixed.csv"
     write_csv(named_test_sets(corpus, None, per_snr=1)[0], path)
     other = named_corpus("smoke", seed=2, cache_dir=tmp_path)
-    with pytest.raises(ValueError, match=r"fixed\.csv was drawn from the corpus 'synthetic', and"):
+    with pytest.raises(ValueError, match=r"fixed\.csv was drawn from the corpus 'synthetic'; "):
         named_test_sets(other, path, per_snr=1)
