@@ -206,7 +206,6 @@ def main(arguments: Arguments) -> dict[str, NetResult]:
     console, run_dir, corpus, fixed = open_experiment(
         "dyncp", arguments, config.corpus, config.test_set
     )
-
     test_set, valid_set = named_test_sets(
         corpus, arguments.test_set or fixed, per_snr=config.per_snr
     )

@@ -21,7 +21,6 @@ def named_corpus(
     *,
     seed: int,
     cache_dir: str | os.PathLike | None = None,
-    name: str | None = None,
 ) -> Corpus:
     """A corpus.
 
@@ -29,12 +28,11 @@ def named_corpus(
         which: "synthetic", "smoke" (the same, tiny) or a folder.
         seed: of the synthetic corpus.
         cache_dir: where decoded corpora lie; `default_cache_dir()` if None.
-        name: what a folder's corpus is called; that of the folder if None.
     """
     if which in ("synthetic", "smoke"):
         size = SMOKE_SIZE if which == "smoke" else SyntheticSize()
         return synthetic_corpus(seed=seed, minutes=size, cache_dir=cache_dir)
-    return folder_corpus(which, cache_dir=cache_dir, name=name)
+    return folder_corpus(which, cache_dir=cache_dir)
 
 
 def is_drawn_from(test_set: TestSet, corpus: Corpus) -> bool:

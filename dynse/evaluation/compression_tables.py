@@ -170,17 +170,16 @@ def tensor_table(record: CompressionRecord) -> Table:
         clusters = record.clusters[path]
         rows.append((path, " ".join(ratios) or "-", left, str(clusters[0]), str(clusters[-1])))
     header = ("tensor", "% pruned by iteration", "left", "clusters, not pruned", "clusters, last")
-    bisected = record.config["compression"]["bisect"]
-    notes = (
+    note = (
         f"Percent of the groups that were left. alpha1 {record.alphas[0]:.3g}, alpha2 "
         f"{record.alphas[1]:.3g} at a validation loss of {record.valid_loss:.3g}; lambda1 "
         f"{record.lambdas[0]:.3g}, lambda2 {record.lambdas[1]:.3g}. Pruning stopped by "
         f"{record.stopped!r}. Tensors whose loss was seen to fall as more was pruned, by "
         f"iteration: {', '.join(map(str, record.falls)) or '-'}."
-        + " Ratios by bisection, which may pass over where such a loss first crosses."
-        * bisected,
     )
-    return Table(f"Tensors of {record.title}", header, tuple(rows), notes)
+    if record.config["compression"]["bisect"]:
+        note += " Ratios by bisection, which may pass over where such a loss first crosses."
+    return Table(f"Tensors of {record.title}", header, tuple(rows), (note,))
 
 
 def rate_figure(records: Sequence[CompressionRecord]) -> bytes:

@@ -107,8 +107,7 @@ def compress(
             if state is None:
                 following = start_pruning(variables, groups, score)
                 if before is not None:
-                    first = start_pruning(before, groups, score)
-                    following = following._replace(first_scores=first.scores)
+                    following = following._replace(first_scores=dict(score(before)))
             else:
                 following = next(
                     prune(

@@ -12,6 +12,7 @@ import os
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -69,6 +70,8 @@ def split(mesh: Mesh | None, batch: Tree) -> Tree:
     return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
-def on_one(tree: Tree) -> Tree:
-    """Arrays that lie on each device, as arrays of this process's first one."""
-    return jax.tree.map(lambda leaf: jax.numpy.asarray(np.asarray(leaf)), tree)
+def on_one(mesh: Mesh | None, tree: Tree) -> Tree:
+    """Arrays that lie on each device, put on this process's first one."""
+    if mesh is None:
+        return tree
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), tree)

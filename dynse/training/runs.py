@@ -202,9 +202,7 @@ def train_run(
         console=console,
         best_from_step=config.best_from_step,
     )
-    if mesh is not None:
-        state = on_one(state)
-    return config.net.build(config.stft.bins), _variables(state), lines
+    return config.net.build(config.stft.bins), _variables(on_one(mesh, state)), lines
 
 
 def load_run(run_dir: str | pathlib.Path) -> tuple[Any, dict[str, Any], RunConfig]:
