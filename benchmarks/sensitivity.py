@@ -8,7 +8,7 @@ tensor matters, and the GCRN's running statistics those of its batches. The vali
 noise, their targets the output of the net as it is with noise on it: the time does not depend on
 the values. It is done by
 
-- scan: ours, all ratios in blocks of two, with the early stop;
+- scan: ours, the ratios in order with the early stop, six candidates or more at once;
 - bisection: ours, the grid halved; both with one worker and with two;
 - PyTorch: for each tensor and ratio from 5 % on, mask, evaluate the loss of all batches, stop at
   the first increase above alpha; in inference mode, on one thread or two, whichever is faster.
@@ -145,11 +145,13 @@ def _measure(model: Any, kind: type[nn.Module], arguments: Arguments) -> dict[st
     compile_s = [_compile(sweep, task) for sweep in sweeps.values()]
 
     def ours(workers: int, alpha: float, **options: Any) -> Sensitivity:
+        # Arrays of its own, as each iteration has, for which the net as it is must run.
+        params = jax.tree.map(jnp.copy, task.params)
         return analyze_sensitivity(
-            sweeps[workers], task.params, task.groups, task.batches, alpha=alpha, **options
+            sweeps[workers], params, task.groups, task.batches, alpha=alpha, **options
         )
 
-    whole = ours(arguments.workers[-1], 0, block=len(GRID))
+    whole = ours(arguments.workers[-1], 0, at_once=len(GRID) * len(task.groups))
     alpha = _choose_alpha(whole.curves)
     calls = {}
     for workers in arguments.workers:

@@ -174,7 +174,8 @@ class CompressionJob:
 
     def stages(self) -> list[Stage]:
         """Train on with the regulariser, then prune and cluster; or go on where that stopped."""
-        sweep = make_sweep(self._validation_loss(), workers=os.cpu_count() or 1)
+        workers = os.cpu_count() or 1
+        sweep = make_sweep(self._validation_loss(), workers=workers)
 
         def analyze(variables: Any) -> Sensitivity:
             found = analyze_sensitivity(
@@ -183,6 +184,7 @@ class CompressionJob:
                 self.whole,
                 self.batches,
                 alpha=self.alphas[0],
+                at_once=3 * workers,
                 bisect=self.config.bisect,
             )
             if self.config.common_threshold:

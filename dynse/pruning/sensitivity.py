@@ -5,9 +5,10 @@ smallest, of those still non-zero; the increase I = L - L0 of the validation los
 costs. At the first beta with I > alpha the tensor's ratio is the beta before it; if there is none,
 100 %. An increase that is not a number is above any alpha. At beta = 0 it is 0.
 
-A candidate is a vector of thresholds, one a tensor. The tensors advance together, each by a block
-of ratios, and one whose ratio is found asks for no more. Bisection of the grid needs log2(21)
-evaluations a tensor instead, and finds the same ratio where the increase crosses alpha once.
+A candidate is a vector of thresholds, one a tensor. The tensors advance together, each by one ratio
+or, where few tensors are left, by several, and one whose ratio is found asks for no more. Bisection
+of the grid needs log2(21) evaluations a tensor instead, and finds the same ratio where the increase
+crosses alpha once.
 
 The loss is traced once and cut into `stages`. The net as it is runs once; a candidate runs again
 what its masks change, not the layers before the pruned one nor a branch beside it. Thresholds are
@@ -19,7 +20,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import operator
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -102,6 +105,7 @@ def make_sweep(loss: Callable[[Any, Any], jax.Array], *, chunk: int = 1, workers
     trace = jax.jit(lambda params, batch: loss(params, batch)).trace
     cut = functools.cache(Stages)
     last, own = [], {}
+    seconds = {}  # that a block took the last time, by its changed columns
 
     def run(stages, inputs):
         nonlocal last, own
@@ -118,16 +122,21 @@ def make_sweep(loss: Callable[[Any, Any], jax.Array], *, chunk: int = 1, workers
         total, seen = np.zeros(len(thresholds)), 0
 
         def evaluate(stages, own, block):
+            started = time.perf_counter()
             changes = {}
             for column, limits in block[1].items():
                 path = paths[column]
                 changes[places[column]] = _prune(magnitudes[path], tensors[path], limits)
             losses = stages.run_changed(own, changes, 0 if chunk > 1 else None)
             # Asynchronous, what several threads ask of a CPU is done one after the other.
-            return jax.block_until_ready(losses)
+            jax.block_until_ready(losses)
+            seconds[tuple(block[1])] = time.perf_counter() - started
+            return losses
 
         # Batches outside: each is read and moved to the device once.
         for batch in batches:
+            # The longest first, so that the workers end together.
+            blocks.sort(key=lambda block: seconds.get(tuple(block[1]), math.inf), reverse=True)
             batch = jax.device_put(batch)
             stages = cut(trace(params, batch).jaxpr, places)  # of the same shapes the same object
             one = functools.partial(evaluate, stages, run(stages, jax.tree.leaves((params, batch))))
@@ -181,7 +190,7 @@ def analyze_sensitivity(
     *,
     alpha: float,
     step: int = 5,
-    block: int = 2,
+    at_once: int = 6,
     bisect: bool = False,
 ) -> Sensitivity:
     """Algorithm 1: how many percent of each tensor's groups may go.
@@ -193,18 +202,21 @@ def analyze_sensitivity(
         batches: of the validation set, as `sweep` wants them; iterated over several times.
         alpha: largest increase of the loss, not negative.
         step: percent between ratios; divides 100.
-        block: ratios of a tensor evaluated before it is looked at whether to stop. All but one of
-            the last block may be in vain; more than one keep a second worker or the rest of a chunk
-            busy when one tensor is left.
-        bisect: halve the grid instead.
+        at_once: candidates, at least, that are evaluated before it is looked at which tensors are
+            done: one of each, or where fewer tensors are left as many of each as it takes. More of
+            them keep workers busy, and chunks full, with what may be in vain.
+        bisect: halve the grid instead, one candidate a tensor.
 
     Raises:
-        ValueError: on a negative alpha, or a step or block that is none.
+        ValueError: on a negative alpha, a step that is none, or no candidate at once.
     """
     if not alpha >= 0:
         raise ValueError(f"alpha must not be negative, got {alpha}")
-    if step < 1 or 100 % step or block < 1:
-        raise ValueError(f"expected a step that divides 100 and a block, got {step} and {block}")
+    if step < 1 or 100 % step or at_once < 1:
+        raise ValueError(
+            "expected a step that divides 100 and at least 1 candidate at once, "
+            f"got {step} and {at_once}"
+        )
     params = jax.device_put(params)
     grid = list(range(0, 101, step))
     magnitudes = group_magnitudes(params, groups)
@@ -217,14 +229,17 @@ def analyze_sensitivity(
     within = {path: 0 if tables[path][-1] > 0 else len(grid) - 1 for path in paths}
     above = dict.fromkeys(paths, len(grid))
 
-    def ask(path):
-        low, high = within[path] + 1, above[path]
-        if low == high:
-            return []
-        return [(low + high - 1) // 2] if bisect else list(range(low, min(low + block, high)))
+    def ask():
+        asked = []
+        left = [path for path in paths if within[path] + 1 < above[path]]
+        for path in left:
+            low, high = within[path] + 1, above[path]
+            ahead = range(low, min(low - (-at_once // len(left)), high))
+            asked += [(path, index) for index in ([(low + high - 1) // 2] if bisect else ahead)]
+        return asked
 
     base = None
-    while (asked := [(path, index) for path in paths for index in ask(path)]) or base is None:
+    while (asked := ask()) or base is None:
         rows = np.zeros((len(asked) + (base is None), len(paths)), np.float32)
         for row, (path, index) in zip(rows, asked, strict=False):
             row[columns[path]] = tables[path][index]
