@@ -104,6 +104,7 @@ class Config:
     epochs: int | None = None
 
 
+AHEAD = {"dense-ahead": dataclasses.replace(DENSE, causal=False)}
 THREE = {"dense": DENSE, "narrow": NARROW, "dyncp": dyncp()}
 HERE = pathlib.Path(__file__).resolve().parent
 PRESETS: Mapping[str, Config] = {
@@ -146,6 +147,8 @@ PRESETS: Mapping[str, Config] = {
             "dyncp-plain": dyncp(mutual_information=0.0),
             "dyncp-shaped": dyncp(mutual_information=0.0, batch_shaping=0.5),
             "dyncp-published": ConvFSENetConfig(gate=PUBLISHED, gate_training=PUBLISHED_TRAINING),
+            **AHEAD,
+            "dyncp-ahead": dataclasses.replace(dyncp(), causal=False),
             "dyncp-half": dyncp(target=0.5),
             "dyncp-eighth": dyncp(target=0.125),
             # Gates trained with probes in view: they are to tell voice, F0 and SNR.
@@ -163,7 +166,11 @@ PRESETS: Mapping[str, Config] = {
         corpus="",
         nets={
             **THREE,
+            **AHEAD,
             "dyncp": ConvFSENetConfig(gate=PUBLISHED, gate_training=PUBLISHED_TRAINING),
+            "dyncp-ahead": ConvFSENetConfig(
+                causal=False, gate=PUBLISHED, gate_training=PUBLISHED_TRAINING
+            ),
         },
         run=RunConfig(
             active_threshold=0.025,

@@ -3,7 +3,8 @@
     next state, output, aux = network(frames, state)       frames (B, T, ...), T >= 1
 
 It has `init_state(batch_size)`, `receptive_field_frames` and `cost()` of its own. One that maps
-anything but the magnitudes of a spectrum to a gain says so (`dynse.models.waveform`).
+anything but the magnitudes of a spectrum to a gain says so (`dynse.models.waveform`). All are
+causal but a Conv-FSENet that was asked to see ahead, which takes whole signals alone.
 """
 
 from __future__ import annotations

@@ -63,6 +63,7 @@ class ConvFSENetConfig(TrainedWhole):
         block: kind of block, "quantization_friendly" or "original".
         features: "compressed" or "magnitude".
         dropout_rate: of the original block.
+        causal: else it sees as far ahead as back.
         gate: the gates, None for a static net.
         gate_training: how the gates are trained; needed where there are gates of its own.
         probe_training: probes that the gates are trained with in view; None for none.
@@ -76,6 +77,7 @@ class ConvFSENetConfig(TrainedWhole):
     block: str = "quantization_friendly"
     features: str = "compressed"
     dropout_rate: float = 0.0
+    causal: bool = True
     gate: GateConfig | None = None
     gate_training: GateTraining | None = None
     probe_training: ProbeTraining | None = None
@@ -105,6 +107,7 @@ class ConvFSENetConfig(TrainedWhole):
             features=self.features,
             dropout_rate=self.dropout_rate,
             gate=self.gate,
+            causal=self.causal,
         )
         return ControlledNet(net, self.control) if self.control else net
 

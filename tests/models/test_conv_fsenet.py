@@ -320,3 +320,58 @@ def test_wrong_shapes_and_names_are_named():
         GateConfig(surrogate="relu")
     with pytest.raises(ValueError, match="must be positive"):
         GateConfig(window=0)
+
+
+AHEAD = [
+    (small_net(causal=False), (3, 3)),
+    (small_net("output", 4, causal=False), (4, 3)),
+    (small_net("inner", 4, causal=False, taps=5), (10, 8)),
+]
+
+
+@pytest.mark.parametrize(("net", "reach"), AHEAD, ids=["dense", "output", "inner"])
+def test_a_net_that_sees_ahead_sees_as_far_as_it_says(net, reach):
+    """Of what an output depends on, by its gradient; the reach is counted by hand."""
+    assert (net.receptive_field_frames, -net.latency_frames) == reach
+    past, ahead = reach
+    frames, now = magnitudes(6, past + ahead + 5), past + 2
+
+    def at_now(frames):
+        gain = net.apply(random_variables(net), frames)[1]
+        return gain[:, now].sum()
+
+    influence = np.abs(jax.jit(jax.grad(at_now))(frames)).max((0, 2))
+    assert list(np.flatnonzero(influence)) == list(range(now - past, now + ahead + 1))
+
+
+@pytest.mark.parametrize("site", [None, "output", "inner"])
+def test_backwards_in_time_it_is_the_net_with_its_taps_turned_round(site):
+    net = small_net(site, 3, causal=False)
+    variables, frames = random_variables(net), magnitudes(3, 20)
+
+    def turn(path, leaf):
+        return leaf[::-1] if path[-2].key == "depthwise" else leaf
+
+    turned = jax.tree_util.tree_map_with_path(turn, variables)
+    run = jax.jit(lambda variables, frames: net.apply(variables, frames)[1])
+    expected = run(variables, frames)
+    np.testing.assert_allclose(run(turned, frames[:, ::-1])[:, ::-1], expected, atol=1e-5)
+    assert np.abs(run(variables, frames[:, ::-1])[:, ::-1] - expected).max() > 1e-2
+
+
+def test_the_published_net_sees_21_frames_each_way():
+    net = ConvFSENet(causal=False)
+    assert (net.receptive_field_frames, net.latency_frames) == (21, -21)
+    assert net.cost() == ConvFSENet().cost()
+
+
+def test_a_net_that_sees_ahead_takes_whole_signals_alone():
+    net = small_net(causal=False)
+    variables, frames = random_variables(net), magnitudes(2, 4)
+    assert net.apply(variables, frames)[0] == ()
+    with pytest.raises(ValueError, match="has no state"):
+        net.init_state(2)
+    with pytest.raises(ValueError, match="has no state"):
+        net.step(variables, small_net().init_state(2), frames)
+    with pytest.raises(ValueError, match="odd number of taps, got 2"):
+        small_net(causal=False, taps=2).init(jax.random.key(0), frames)
