@@ -77,6 +77,7 @@ def main(arguments: Arguments) -> pathlib.Path:
     corpus = _corpus(arguments)
     if arguments.test_set is not None:
         test_set = read_csv(arguments.test_set)
+        corpus = dataclasses.replace(corpus, name=test_set.corpus)  # each mixture is checked
     else:
         test_set = make_test_set(
             corpus, arguments.split, name=arguments.split, seed=0, per_snr=arguments.per_snr

@@ -112,9 +112,11 @@ def apply_gate(
     if normalize:
         x = _standardize(x)
 
-    projected = x @ fc1["kernel"]
+    # In float32 where the net's own matmuls are not: a rounded score decides otherwise.
+    projected = jnp.matmul(x, fc1["kernel"], precision="float32")
     state, pooled = moving_average(state, projected, window)
-    scores = jax.nn.relu(pooled + fc1["bias"]) @ fc2["kernel"] + fc2["bias"]
+    hidden = jax.nn.relu(pooled + fc1["bias"])
+    scores = jnp.matmul(hidden, fc2["kernel"], precision="float32") + fc2["bias"]
     return state, hard_step(scores, surrogate, key=key, noise=noise), scores
 
 

@@ -127,6 +127,25 @@ def test_float32_inside_whatever_comes(params, x):
     assert {new_state.dtype, gate.dtype, scores.dtype} == {jnp.dtype(jnp.float32)}
 
 
+def test_float32_matmuls_in_a_net_of_another_precision(params, x):
+    """As they are asked of the device; a CPU does all of them in float32 anyway."""
+
+    def asked():
+        state = init_gate_state(params, BATCH)
+        gate = jax.make_jaxpr(lambda x: gate_module.apply_gate(params, state, x))(x)
+        other = jax.make_jaxpr(lambda x: x @ params["fc1"]["kernel"])(x)
+        return [
+            [str(one.params["precision"]) for one in program.eqns if "precision" in one.params]
+            for program in (gate, other)
+        ]
+
+    with jax.default_matmul_precision("BF16_BF16_F32"):
+        gate, other = asked()
+    assert len(gate) == 2
+    assert all("HIGHEST" in one for one in gate)
+    assert all("BF16" in one for one in other)
+
+
 def test_gates_start_open():
     params = init_gate(jax.random.key(0), 64, 64)
     x = 0.1 * jax.random.normal(jax.random.key(1), (1, 50, 64))
