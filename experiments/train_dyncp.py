@@ -5,6 +5,8 @@
     python experiments/train_dyncp.py --preset mini --corpus FOLDER    # hours on 2 cores
     python experiments/train_dyncp.py --preset paper --corpus FOLDER   # a GPU, 200 epochs
 
+Preset paper trains on the published pairs of VoiceBank+DEMAND where FOLDER holds that corpus.
+
 It trains the dense Conv-FSENet, a narrow static net of the same cost, and DynCP, whose channels
 are switched per frame; scores them on held-out voices and noises beside the noisy input, the
 oracle stationary Wiener gain and the controls (fixed, random and shuffled gates); and writes
@@ -93,6 +95,8 @@ class Config:
         test_set: CSV of a fixed test set, None draws one.
         train_minutes: wall time that all trainings may take together; None for no limit.
         epochs: passes over the training speech, in place of the number of steps.
+        pairs: train on a corpus' published pairs of clean and noisy files, where it has them, and
+            score on all of them.
     """
 
     corpus: str
@@ -102,6 +106,7 @@ class Config:
     test_set: str | None = None
     train_minutes: float | None = None
     epochs: int | None = None
+    pairs: bool = False
 
 
 AHEAD = {"dense-ahead": dataclasses.replace(DENSE, causal=False)}
@@ -178,6 +183,7 @@ PRESETS: Mapping[str, Config] = {
         ),
         epochs=200,
         per_snr=42,
+        pairs=True,
     ),
 }
 
@@ -192,7 +198,8 @@ class Arguments:
     run_dir: pathlib.Path | None = None
     """Where everything goes, runs/dyncp-PRESET if not given; an interrupted run goes on there."""
     corpus: pathlib.Path | None = None
-    """Folder with clean/SPLIT/SPEAKER/* and noise/SPLIT/CLASS/* (SPLIT train, valid, test)."""
+    """Folder with clean/SPLIT/SPEAKER/* and noise/SPLIT/CLASS/* (SPLIT train, valid, test), or
+    VoiceBank+DEMAND or the DNS Challenge as published."""
     cache_dir: pathlib.Path | None = None
     """Where decoded corpora are kept; ~/.cache/dynse if not given."""
     seed: int = 0
@@ -214,8 +221,11 @@ def main(arguments: Arguments) -> dict[str, NetResult]:
         "dyncp", arguments, config.corpus, config.test_set
     )
     test_set, valid_set = named_test_sets(
-        corpus, arguments.test_set or fixed, per_snr=config.per_snr
+        corpus, arguments.test_set or fixed, per_snr=config.per_snr, all_pairs=config.pairs
     )
+    if config.pairs and "train" in corpus.pairs:
+        mixing = dataclasses.replace(config.run.mixing, pairs=True)
+        config = dataclasses.replace(config, run=dataclasses.replace(config.run, mixing=mixing))
     config = _plan(config, corpus, run_dir, console)
 
     results: dict[str, NetResult] = {}

@@ -148,6 +148,9 @@ class Corpus:
         noise: split -> Bank, groups are noise classes.
         skipped: files that were left out, with the reason.
         attributes: recording name -> what else is known of it (gender, upstream corpus, ...).
+        pairs: splits whose noise was given with the speech. Recording r of their noise lies under
+            recording r of their speech, sample by sample, and has its name and its group; the
+            noise's class is the attribute "noise_class" of that name, where it is known.
     """
 
     name: str
@@ -156,6 +159,25 @@ class Corpus:
     noise: Mapping[str, Bank]
     skipped: tuple[Skipped, ...] = ()
     attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    pairs: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        for split in self.pairs:
+            speech, noise = self.speech[split], self.noise[split]
+            if (speech.names, speech.groups) != (noise.names, noise.groups) or not np.array_equal(
+                speech.offsets, noise.offsets
+            ):
+                raise ValueError(
+                    f"the noise of the given pairs of split {split!r} must have the names, groups "
+                    f"and lengths of their speech, got {len(noise)} recordings for {len(speech)}"
+                )
+
+    def noise_class(self, split: str, index: int) -> str:
+        """Class of a recording of noise: its group, but "noise" of a pair of unknown class."""
+        bank = self.noise[split]
+        if split not in self.pairs:
+            return bank.groups[index]
+        return self.attributes.get(bank.names[index], {}).get("noise_class", "noise")
 
 
 def default_cache_dir() -> Path:
@@ -175,6 +197,7 @@ def save_corpus(
     noise: Mapping[str, Iterable[Recording]],
     skipped: Iterable[Skipped] = (),
     attributes: Mapping[str, Mapping[str, str]] | None = None,
+    pairs: Iterable[str] = (),
     bytes_needed: int | None = None,
 ) -> None:
     """Write a corpus' cache folder, whole or not at all.
@@ -191,6 +214,7 @@ def save_corpus(
         noise: the same for noise.
         skipped: files left out.
         attributes: recording name -> further columns.
+        pairs: splits whose noise was given with the speech, recording by recording.
         bytes_needed: expected size, checked against the free space before anything is written.
 
     Raises:
@@ -222,6 +246,7 @@ def save_corpus(
             "banks": banks,
             "skipped": [[skip.path, skip.reason] for skip in skipped],
             "attributes": {key: dict(value) for key, value in (attributes or {}).items()},
+            "pairs": sorted(pairs),
         }
         (build / _INDEX).write_text(json.dumps(index), encoding="utf-8")
         try:
@@ -277,6 +302,7 @@ def load_corpus(directory: str | os.PathLike) -> Corpus:
         noise=noise,
         skipped=tuple(Skipped(*entry) for entry in index["skipped"]),
         attributes=index["attributes"],
+        pairs=frozenset(index.get("pairs", ())),  # caches made before there were any lack it
     )
 
 

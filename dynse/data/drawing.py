@@ -1,4 +1,4 @@
-"""Drawing a fixed test set from a corpus: who speaks, over what, at which SNR.
+"""Drawing a fixed test set from a corpus: who speaks, over what, at which SNR; or given pairs.
 
 Speakers and noise classes are dealt, not sampled: after i of n mixtures a group with quota q has
 had about q i / n of them, so groups are used equally often at every SNR and overall. Recordings
@@ -9,11 +9,14 @@ speaker are joined whole until there are `min_s`, and the last is cropped only w
 would pass `max_s`. A speaker who has less than `min_s` altogether is repeated. Noise shorter than
 the mixture is looped. A cut that falls into a recording's own pause (its active level more than
 20 dB below the recording's) is drawn again.
+
+Given pairs are taken whole, as recorded; where not all are wanted, speakers take turns.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -22,6 +25,7 @@ from dynse.audio.activity import active_level_db
 from dynse.data.bank import Bank, Corpus
 from dynse.data.testsets import GAP, SAMPLE_RATE, MixtureSpec, TestSet, checksum, cut, loop
 
+SNRS_DB = (-5, 0, 5, 10, 15)
 _TRIES = 50
 _PAUSE_DB = 20.0
 _MIN_PIECE = SAMPLE_RATE // 2  # a cropped last piece is at least half a second
@@ -33,7 +37,7 @@ def make_test_set(
     *,
     name: str,
     seed: int,
-    snrs_db: Sequence[float] = (-5, 0, 5, 10, 15),
+    snrs_db: Sequence[float] = SNRS_DB,
     per_snr: int = 42,
     min_s: float = 6.0,
     max_s: float = 8.0,
@@ -100,6 +104,60 @@ def make_test_set(
                     crc32=checksum(pieces, loop(noise, noise_index, offset, length)),
                 )
             )
+    return TestSet(name, corpus.name, split, tuple(mixtures))
+
+
+def pair_test_set(
+    corpus: Corpus, split: str, *, name: str, seed: int, count: int | None = None
+) -> TestSet:
+    """Given pairs of a corpus as a test set.
+
+    The SNR is the one that the corpus tells, else the one over active frames in whole dB, so that
+    scores can be told apart by it.
+
+    Args:
+        corpus: where the recordings are.
+        split: a split of given pairs.
+        name: the test set's name.
+        seed: of the choice.
+        count: how many, spread over the speakers, or all there are; None for all.
+
+    Raises:
+        ValueError: the split is not one of given pairs.
+    """
+    if split not in corpus.pairs:
+        raise ValueError(
+            f"the split {split!r} of {corpus.name!r} is not of given pairs; those are: "
+            f"{', '.join(sorted(corpus.pairs)) or 'none'}"
+        )
+    speech, noise = corpus.speech[split], corpus.noise[split]
+    rng = np.random.Generator(np.random.PCG64(seed))
+    had: Counter[str] = Counter()
+    rounds = []
+    for index in rng.permutation(len(speech)):
+        rounds.append((had[speech.groups[index]], int(index)))
+        had[speech.groups[index]] += 1
+    # By rounds in each of which every speaker has one: the sort leaves the drawn order in them.
+    chosen = sorted(index for _, index in sorted(rounds, key=lambda turn: turn[0])[:count])
+    mixtures = []
+    for index in chosen:
+        recording, length = speech.names[index], speech.length(index)
+        known = corpus.attributes.get(recording, {}).get("snr_db")
+        levels = [active_level_db(bank.recording(index)) for bank in (speech, noise)]
+        pieces = cut(speech, [index], ((0, length),))
+        mixtures.append(
+            MixtureSpec(
+                id=f"{split}-{len(mixtures):03d}",
+                split=split,
+                speech=(recording,),
+                speech_ranges=((0, length),),
+                noise=noise.names[index],
+                noise_offset=0,
+                snr_db=float(known if known is not None else round(float(levels[0] - levels[1]))),
+                level_db=None,
+                crc32=checksum(pieces, loop(noise, index, 0, length)),
+            )
+        )
     return TestSet(name, corpus.name, split, tuple(mixtures))
 
 

@@ -1,30 +1,35 @@
-"""A corpus from plain folders of audio files.
-
-    root/clean/<train|valid|test>/<speaker>/*      speech, in any format that libsndfile reads
-    root/noise/<train|valid|test>/<class>/*        noise
-    root/manifest.csv                              optional: a column "path", others as they come
+"""A corpus from a folder of audio files, in one of the layouts of `dynse.data.layouts`.
 
 Every file is decoded once into a cache (see `dynse.data.bank`); loading it again is a matter of
 opening memory-mapped arrays. The cache's key is a hash of every file's relative path, size and
-modification time, of manifest.csv, and of this module's version: a changed corpus is decoded anew.
-Files that cannot be used are named, counted and left out.
+modification time, of the tables beside them, of the layout and of this module's version: a changed
+corpus is decoded anew. Files that cannot be used are named, counted and left out.
+
+Of a given pair of a clean and a noisy file, the noise is
+
+    noise[n] = noisy[n] - clean[n],
+
+both decoded and rounded to int16 before, so that clean and noise add up to the noisy file exactly;
+where the difference passes the range of int16 it is limited to that, with a notice. (A file that
+resampling takes past full scale is scaled down by itself, with a notice as well.) The noise is kept
+under the name and the group of the clean file. A pair of two lengths, or without any noise, cannot
+be used.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from dynse.audio.files import READ_SUFFIXES, AudioFileError, decode_audio, duration_s, to_int16
+from dynse.audio.files import AudioFileError, decode_audio, duration_s, to_int16
 from dynse.data.bank import (
     CACHE_VERSION,
     Corpus,
@@ -34,23 +39,13 @@ from dynse.data.bank import (
     load_corpus,
     save_corpus,
 )
+from dynse.data.layouts import SPLITS, AudioFile, Listing, list_corpus
 
 SAMPLE_RATE = 16000
-SPLITS = ("train", "valid", "test")
 _DECODER_VERSION = 1  # raise it when the same files would be decoded to other samples
-_KIND_FOLDERS = {"speech": "clean", "noise": "noise"}
-_MANIFEST = "manifest.csv"
 _NAMED_IN_LOG = 20
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _File:
-    name: str  # relative to the root, with forward slashes
-    group: str
-    size: int
-    mtime_ns: int
 
 
 @dataclass
@@ -72,108 +67,71 @@ def folder_corpus(
     """Open a folder corpus, decoding it into the cache when that was not done before.
 
     Args:
-        root: the folder that holds clean/ and noise/.
+        root: the folder, in one of the layouts.
         cache_dir: where caches lie; default `default_cache_dir()`.
         name: the corpus' name; default the folder's.
         splits: the splits that must be there.
         progress: show a progress bar while decoding.
 
     Returns:
-        The corpus; ``skipped`` lists files left out, ``attributes`` the manifest's columns.
+        The corpus; ``skipped`` lists files left out, ``attributes`` what the tables say.
 
     Raises:
         FileNotFoundError: no such folder, a missing split, or a split without audio files; the
-            message shows the expected layout.
+            message shows the layouts.
         ValueError: no file of a split could be used, or manifest.csv has no column "path".
         OSError: the cache cannot be written; nothing is left behind.
     """
     root = Path(root)
     name = name or root.resolve().name
-    files = {
-        kind: {split: _list_files(root, folder, split) for split in splits}
-        for kind, folder in _KIND_FOLDERS.items()
-    }
-    key = _cache_key(root, name, files)
+    listing = list_corpus(root, splits)
+    key = _cache_key(name, listing)
     directory = Path(cache_dir or default_cache_dir()) / f"{name}-{key[:16]}"
     if not directory.exists():
-        _decode_into_cache(root, directory, name, files, progress)
+        _decode_into_cache(root, directory, name, listing, progress)
     corpus = load_corpus(directory)
     if corpus.skipped:
         logger.warning("%s: %s", corpus.name, skipped_summary(corpus.skipped))
     return corpus
 
 
-def _list_files(root: Path, folder: str, split: str) -> list[_File]:
-    """The audio files of one split, sorted by (group, name)."""
-    base = root / folder / split
-    if not base.is_dir():
-        raise FileNotFoundError(f"no folder {base}. {_layout(root)}")
-    files = []
-    for folder_path, subfolders, entries in os.walk(base, followlinks=True):
-        subfolders[:] = [entry for entry in subfolders if not entry.startswith(".")]
-        below = Path(folder_path).relative_to(base).parts
-        if not below:  # files outside of any speaker's or class' folder
-            continue
-        for entry in entries:
-            suffix = os.path.splitext(entry)[1].lower()
-            if entry.startswith(".") or suffix not in READ_SUFFIXES:
-                continue
-            path = os.path.join(folder_path, entry)
-            # lstat for a broken link, which decoding then reports as missing
-            status = os.stat(path) if os.path.exists(path) else os.lstat(path)
-            name = "/".join((folder, split, *below, entry))
-            files.append(_File(name, below[0], status.st_size, status.st_mtime_ns))
-    if not files:
-        raise FileNotFoundError(f"no audio file in a folder below {base}. {_layout(root)}")
-    return sorted(files, key=lambda file: (file.group, file.name))
-
-
-def _layout(root: Path) -> str:
-    return (
-        f"Expected {root}/clean/<split>/<speaker>/* and {root}/noise/<split>/<class>/* with the "
-        f"splits {', '.join(SPLITS)} and files ending in {' '.join(sorted(READ_SUFFIXES))}"
-    )
-
-
-def _cache_key(root: Path, name: str, files: dict[str, dict[str, list[_File]]]) -> str:
+def _cache_key(name: str, listing: Listing) -> str:
     digest = hashlib.sha256(f"{CACHE_VERSION} {_DECODER_VERSION} {SAMPLE_RATE} {name}\n".encode())
-    for kind, by_split in files.items():
-        for split, listed in by_split.items():
+    digest.update(listing.layout.encode())
+    for kind, by_split in (("speech", listing.speech), ("noise", listing.noise)):
+        for split, files in by_split.items():
             digest.update(f"{kind} {split}\n".encode())
-            for file in listed:
+            for file in files:
                 digest.update(f"{file.name}\t{file.size}\t{file.mtime_ns}\n".encode())
-    manifest = root / _MANIFEST
-    if manifest.exists():
-        digest.update(manifest.read_bytes())
+    for table in listing.tables:
+        digest.update(table.read_bytes())
     return digest.hexdigest()
 
 
 def _decode_into_cache(
-    root: Path,
-    directory: Path,
-    name: str,
-    files: dict[str, dict[str, list[_File]]],
-    progress: bool,
+    root: Path, directory: Path, name: str, listing: Listing, progress: bool
 ) -> None:
-    findings = _Findings()
-    every = [file for by_split in files.values() for listed in by_split.values() for file in listed]
-    attributes = _read_manifest(root, {file.name for file in every})
+    findings = _Findings(skipped=list(listing.skipped))
+    banks = {"speech": listing.speech, "noise": listing.noise}
+    every = [file for by_split in banks.values() for files in by_split.values() for file in files]
     seconds = sum(duration_s(root / file.name) for file in every)
     with _progress(f"decoding {name}", sum(file.size for file in every), progress) as advance:
-        parts = {
-            kind: {
-                split: _decode(root, listed, findings, advance)
-                for split, listed in by_split.items()
-            }
-            for kind, by_split in files.items()
-        }
+
+        def decode(kind: str, split: str) -> Iterator[Recording]:
+            if split in listing.pairs:
+                pairs = zip(listing.speech[split], listing.noise[split], strict=True)
+                return _decode_pairs(root, pairs, kind, findings, advance)
+            return _decode(root, banks[kind][split], findings, advance)
+
         try:
             save_corpus(
                 directory,
                 name=name,
-                **parts,
+                speech={split: decode("speech", split) for split in listing.speech},
+                noise={split: decode("noise", split) for split in listing.noise},
+                pairs=listing.pairs,
                 skipped=findings.skipped,
-                attributes=attributes,
+                attributes=listing.attributes,
                 bytes_needed=round(seconds * SAMPLE_RATE) * 2,
             )
         except ValueError as error:
@@ -185,7 +143,7 @@ def _decode_into_cache(
 
 
 def _decode(
-    root: Path, files: list[_File], findings: _Findings, advance: Callable[[int], None]
+    root: Path, files: Sequence[AudioFile], findings: _Findings, advance: Callable[[int], None]
 ) -> Iterator[Recording]:
     """The files that can be used as recordings; the others are noted in `findings`."""
     for file in files:
@@ -202,21 +160,52 @@ def _decode(
         advance(file.size)
 
 
-def _read_manifest(root: Path, names: set[str]) -> dict[str, dict[str, str]]:
-    """The manifest's non-empty columns by recording name, {} where there is no manifest."""
-    path = root / _MANIFEST
-    if not path.exists():
-        return {}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if "path" not in (reader.fieldnames or ()):
-            raise ValueError(f"{path}: expected a column 'path', got {reader.fieldnames}")
-        rows = {row.pop("path"): row for row in reader}
-    return {
-        name: {column: value for column, value in row.items() if column and value}
-        for name, row in rows.items()
-        if name in names
-    }
+def _decode_pairs(
+    root: Path,
+    pairs: Iterable[tuple[AudioFile, AudioFile]],
+    kind: str,
+    findings: _Findings,
+    advance: Callable[[int], None],
+) -> Iterator[Recording]:
+    """One side of given pairs of (clean, noisy) files, "speech" or "noise".
+
+    The cache takes all speech before all noise, so a pair is decoded once for each; what is found
+    is noted with the speech.
+    """
+    for clean_file, noisy_file in pairs:
+        try:
+            clean, noise, notices = _decode_pair(root / clean_file.name, root / noisy_file.name)
+        except AudioFileError as error:
+            if kind == "speech":
+                path = error.path.relative_to(root).as_posix()
+                findings.skipped.append(Skipped(path, error.reason))
+        else:
+            if kind == "speech":
+                findings.notices.update(notices)
+            samples = clean if kind == "speech" else noise
+            yield Recording(clean_file.name, clean_file.group, samples)
+        advance((clean_file if kind == "speech" else noisy_file).size)
+
+
+def _decode_pair(
+    clean_path: Path, noisy_path: Path
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Clean and noise of a pair, each (n,) int16, and what was done to the two files."""
+    clean, clean_notices = decode_audio(clean_path, sample_rate=SAMPLE_RATE)
+    noisy, noisy_notices = decode_audio(noisy_path, sample_rate=SAMPLE_RATE)
+    if clean.size != noisy.size:
+        raise AudioFileError(
+            noisy_path, f"has {noisy.size} samples, its clean file has {clean.size}"
+        )
+    clean = to_int16(clean)
+    if not np.any(clean):
+        raise AudioFileError(clean_path, "is digital silence")
+    difference = to_int16(noisy).astype(np.int32) - clean
+    if not np.any(difference):
+        raise AudioFileError(noisy_path, "holds no noise: it equals its clean file")
+    noise = np.clip(difference, -32768, 32767).astype(np.int16)
+    limited = ("noise limited to full scale",) if np.any(noise != difference) else ()
+    return clean, noise, (*clean_notices, *noisy_notices, *limited)
 
 
 @contextmanager

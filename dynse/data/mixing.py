@@ -8,8 +8,9 @@ group is shorter than the crop. The mixture is
     noisy = s + n,  level(s) = level_db,  level(n) = level_db - snr_db,
 
 each level an RMS over active frames (`dynse.audio.activity`), both drawn uniformly; on request
-noisy is then scaled to an RMS of 1, and s by the same factor. Where the F0 of the speech is known
-it comes along, at the centres of the frames of the 512/256 STFT.
+noisy is then scaled to an RMS of 1, and s by the same factor. Of given pairs, whose noise lies
+under its speech, s and n are crops of one place, added as they are. Where the F0 of the speech is
+known it comes along, at the centres of the frames of the 512/256 STFT.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class MixingConfig:
         snr_db: range of the SNR over active speech.
         level_db: range of the speech's active level, dB re full scale.
         rms: scale noisy to this RMS over the crop, and clean by the same factor; None does not.
+        pairs: crops of speech and noise come from one place of given pairs (`Corpus.pairs`) and
+            are added as they are: `snr_db` and `level_db` are not used.
     """
 
     batch_size: int = 16
@@ -49,6 +52,7 @@ class MixingConfig:
     snr_db: tuple[float, float] = (-5.0, 15.0)
     level_db: tuple[float, float] = (-35.0, -15.0)
     rms: float | None = None
+    pairs: bool = False
 
     def crop_samples(self, sample_rate: int = 16000) -> int:
         """Samples of a crop."""
@@ -78,7 +82,7 @@ class Batch(NamedTuple):
     Attributes:
         noisy: (B, N) float32.
         clean: (B, N) float32.
-        snr_db: (B,).
+        snr_db: (B,) drawn; of given pairs as measured over active frames.
         f0_hz: (B, T) of the speech at the frames of the 512/256 STFT; None where not known.
     """
 
@@ -171,18 +175,33 @@ def rms_factor(noisy: Any, rms: float) -> Any:
 
 
 def draw_batch(speech: Source, noise: Source, key: jax.Array, config: MixingConfig) -> Batch:
-    """The batch that belongs to a key."""
+    """The batch that belongs to a key.
+
+    Raises:
+        ValueError: pairs are asked of sources that do not lie under each other.
+    """
     keys = jax.random.split(key, 4)
     samples, count = config.crop_samples(), config.batch_size
 
     def crops(source: Source, crop_key: jax.Array, draw: Any = draw_crop) -> jax.Array:
         return jax.vmap(lambda k: draw(source, k, samples))(jax.random.split(crop_key, count))
 
-    snr_low, snr_high = config.snr_db
-    snr_db = jax.random.uniform(keys[2], (count,), minval=snr_low, maxval=snr_high)
-    level_low, level_high = config.level_db
-    level_db = jax.random.uniform(keys[3], (count,), minval=level_low, maxval=level_high)
-    noisy, clean = mix(crops(speech, keys[0]), crops(noise, keys[1]), snr_db, level_db)
+    if config.pairs:
+        if (speech.samples.shape, speech.starts.shape) != (noise.samples.shape, noise.starts.shape):
+            raise ValueError(
+                "pairs need noise as long as its speech, group by group: got "
+                f"{noise.samples.shape} samples in {noise.starts.shape} groups for "
+                f"{speech.samples.shape} in {speech.starts.shape}"
+            )
+        # One key finds one place in both.
+        clean, added = crops(speech, keys[0]), crops(noise, keys[0])
+        noisy, snr_db = clean + added, active_level_db(clean) - active_level_db(added)
+    else:
+        snr_low, snr_high = config.snr_db
+        snr_db = jax.random.uniform(keys[2], (count,), minval=snr_low, maxval=snr_high)
+        level_low, level_high = config.level_db
+        level_db = jax.random.uniform(keys[3], (count,), minval=level_low, maxval=level_high)
+        noisy, clean = mix(crops(speech, keys[0]), crops(noise, keys[1]), snr_db, level_db)
     if config.rms is not None:
         factor = rms_factor(noisy, config.rms)[:, None]
         noisy, clean = factor * noisy, factor * clean

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 
 from dynse.data.bank import Corpus
-from dynse.data.drawing import make_test_set
+from dynse.data.drawing import SNRS_DB, make_test_set, pair_test_set
 from dynse.data.folders import folder_corpus
 from dynse.data.synthetic import SMOKE_SIZE, SyntheticSize, synthetic_corpus
 from dynse.data.testsets import TestSet, read_csv, render
@@ -25,7 +25,7 @@ def named_corpus(
     """A corpus.
 
     Args:
-        which: "synthetic", "smoke" (the same, tiny) or a folder.
+        which: "synthetic", "smoke" (the same, tiny) or a folder (`dynse.data.layouts`).
         seed: of the synthetic corpus.
         cache_dir: where decoded corpora lie; `default_cache_dir()` if None.
     """
@@ -51,8 +51,12 @@ def named_test_sets(
     per_snr: int,
     valid_per_snr: int = VALID_PER_SNR,
     snrs_db: Sequence[float] | None = None,
+    all_pairs: bool = False,
 ) -> tuple[TestSet, TestSet]:
     """The mixtures to score, and a few of the validation split that choices are made on.
+
+    Where a split is of given pairs and no SNRs are asked for, they are such pairs, as recorded: as
+    many as would else be drawn.
 
     Args:
         corpus: where the recordings are.
@@ -61,16 +65,22 @@ def named_test_sets(
         valid_per_snr: most of the validation split.
         snrs_db: at these SNRs alone, and of a fixed test set too only `per_snr` at each; None: at
             all, and a fixed test set whole.
+        all_pairs: the test split's given pairs, where there are any, one and all.
 
     Raises:
         ValueError: where the corpus is not the one that the test set was drawn from.
     """
-    levels = {} if snrs_db is None else {"snrs_db": snrs_db}
-    fewer = min(per_snr, valid_per_snr)
-    valid = make_test_set(corpus, "valid", name="valid", seed=1, per_snr=fewer, **levels)
+
+    def drawn(split: str, seed: int, per_snr: int, all_pairs: bool) -> TestSet:
+        if split in corpus.pairs and snrs_db is None:
+            count = None if all_pairs else len(SNRS_DB) * per_snr
+            return pair_test_set(corpus, split, name=split, seed=seed, count=count)
+        levels = SNRS_DB if snrs_db is None else snrs_db
+        return make_test_set(corpus, split, name=split, seed=seed, per_snr=per_snr, snrs_db=levels)
+
+    valid = drawn("valid", 1, min(per_snr, valid_per_snr), False)
     if path is None:
-        test = make_test_set(corpus, "test", name="test", seed=0, per_snr=per_snr, **levels)
-        return test, valid
+        return drawn("test", 0, per_snr, all_pairs), valid
     test = read_csv(path)
     if not is_drawn_from(test, corpus):
         # Now, and not when the nets are trained and are to be scored.

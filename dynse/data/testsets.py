@@ -17,6 +17,9 @@ three are scaled down together. Arithmetic is float64, the results are float32, 
 float32 sum. Gains are rounded to float32 before use, so that the last bit of a logarithm, which
 may differ between machines, does not reach the samples.
 
+A given pair has no `level_db`: clean and noise are one recording each, as recorded, without fades
+and gains, and noisy is the file that they were taken from.
+
 The CSV holds names and numbers only. Its first line carries the SHA-256 of the rest, checked on
 reading; each mixture carries a CRC-32 of the int16 samples it uses, checked on rendering, so that
 a corpus that differs is refused rather than scored.
@@ -61,8 +64,9 @@ class MixtureSpec:
         speech_ranges: [start, stop) in samples, one for each of them.
         noise: name of the noise recording, looped where it is shorter than the mixture.
         noise_offset: its first sample that is used, 0 <= noise_offset < its length.
-        snr_db: active level of clean minus active level of noise.
-        level_db: active level of clean in dBFS, before a scaling for the peak.
+        snr_db: active level of clean minus active level of noise; of a given pair what its corpus
+            says.
+        level_db: active level of clean in dBFS, before a scaling for the peak; None as recorded.
         crc32: checksum (8 hex digits) over the int16 samples of all pieces and of the noise.
     """
 
@@ -73,8 +77,14 @@ class MixtureSpec:
     noise: str
     noise_offset: int
     snr_db: float
-    level_db: float
+    level_db: float | None
     crc32: str
+
+    def __post_init__(self) -> None:
+        if self.level_db is None and len(self.speech) != 1:
+            raise ValueError(
+                f"{self.id}: without a level it is one recording as it is, got {len(self.speech)}"
+            )
 
     @property
     def length(self) -> int:
@@ -150,28 +160,18 @@ def render(spec: MixtureSpec, corpus: Corpus) -> Mixture:
             f"{spec.id}: the samples of {', '.join(spec.speech)} or {spec.noise} in the corpus "
             f"{corpus.name!r} are not those that the test set was drawn from"
         )
-    speech = join(pieces)
-    noise = looped / 32768.0
-    speech_gain = _gain(spec.level_db, speech, spec)
-    noise_gain = _gain(spec.level_db - spec.snr_db, noise, spec)
-    peak = max(
-        np.max(np.abs(signal))
-        for signal in (
-            speech_gain * speech + noise_gain * noise,
-            speech_gain * speech,
-            noise_gain * noise,
-        )
-    )
-    scale = float(np.float32(min(1.0, PEAK / peak)))
-    clean = (scale * speech_gain * speech).astype(np.float32)
-    noise = (scale * noise_gain * noise).astype(np.float32)
+    if spec.level_db is None:
+        # Exact: the sum of two int16 numbers fits into float32.
+        clean, noise = (part / np.float32(32768) for part in (pieces[0], looped))
+    else:
+        clean, noise = _at_level(spec, spec.level_db, join(pieces), looped / 32768.0)
     return Mixture(
         id=spec.id,
         noisy=clean + noise,
         clean=clean,
         noise=noise,
         snr_db=spec.snr_db,
-        noise_class=noise_bank.groups[noise_index],
+        noise_class=corpus.noise_class(spec.split, noise_index),
         speaker=speech_bank.groups[indices[0]],
     )
 
@@ -256,7 +256,7 @@ def read_csv(path: str | os.PathLike) -> TestSet:
             noise=row["noise"],
             noise_offset=int(row["noise_offset"]),
             snr_db=float(row["snr_db"]),
-            level_db=float(row["level_db"]),
+            level_db=float(row["level_db"]) if row["level_db"] else None,
             crc32=row["crc32"],
         )
         for row in csv.DictReader(io.StringIO(table))
@@ -282,7 +282,7 @@ def _body(test_set: TestSet) -> str:
             spec.noise,
             spec.noise_offset,
             f"{spec.snr_db:g}",
-            f"{spec.level_db:.2f}",
+            "" if spec.level_db is None else f"{spec.level_db:.2f}",
             spec.crc32,
         ))  # fmt: skip
     return out.getvalue()
@@ -297,6 +297,25 @@ def _bank(banks: Mapping[str, Bank], split: str, corpus: str) -> Bank:
     if split not in banks:
         raise KeyError(f"the corpus {corpus!r} has the splits {sorted(banks)}, not {split!r}")
     return banks[split]
+
+
+def _at_level(
+    spec: MixtureSpec, level_db: float, speech: np.ndarray, noise: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clean and noise (N,) float32 at their levels, or below them where a peak needs it."""
+    speech_gain = _gain(level_db, speech, spec)
+    noise_gain = _gain(level_db - spec.snr_db, noise, spec)
+    peak = max(
+        np.max(np.abs(signal))
+        for signal in (
+            speech_gain * speech + noise_gain * noise,
+            speech_gain * speech,
+            noise_gain * noise,
+        )
+    )
+    scale = float(np.float32(min(1.0, PEAK / peak)))
+    clean = (scale * speech_gain * speech).astype(np.float32)
+    return clean, (scale * noise_gain * noise).astype(np.float32)
 
 
 def _gain(level_db: float, signal: np.ndarray, spec: MixtureSpec) -> float:

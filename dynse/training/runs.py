@@ -151,9 +151,16 @@ def train_run(
         The network, its best variables and the lines of metrics.
 
     Raises:
-        ValueError: where the folder holds another run.
+        ValueError: where the folder holds another run, or where given pairs are asked of a corpus
+            that has none in a split.
         DivergedError: where the gradients stay wild.
     """
+    missing = {"train", "valid"} - corpus.pairs
+    if config.mixing.pairs and missing:
+        raise ValueError(
+            f"the corpus {corpus.name!r} has no given pairs in {', '.join(sorted(missing))}: "
+            "MixingConfig.pairs needs them in train and valid"
+        )
     pitch = None
     if getattr(config.net, "probe_training", None) is not None:
         pitch = bank_pitch(corpus.speech["train"], cache_dir=cache_dir)
