@@ -21,9 +21,9 @@ import tyro
 
 from dynse.audio.files import read_audio, write_audio
 from dynse.data.bank import Corpus
-from dynse.data.drawing import make_test_set
 from dynse.data.folders import folder_corpus
 from dynse.data.mixing import rms_factor
+from dynse.data.named import VALID_PER_SNR, draw_test_set
 from dynse.data.synthetic import synthetic_corpus
 from dynse.data.testsets import read_csv
 from dynse.evaluation.dyncp import DynCPReport
@@ -42,13 +42,14 @@ class Arguments:
     run: pathlib.Path
     """Folder of one trained net, for instance runs/dyncp-default/dyncp, or a packed file."""
     corpus: pathlib.Path | None = None
-    """Folder with clean/SPLIT/SPEAKER/* and noise/SPLIT/CLASS/*; else the embedded corpus."""
+    """Folder with clean/SPLIT/SPEAKER/* and noise/SPLIT/CLASS/*, or VoiceBank+DEMAND or the DNS
+    Challenge as published; else the embedded corpus."""
     split: str = "test"
     """Which split to score."""
     test_set: pathlib.Path | None = None
-    """CSV of a fixed test set; one is drawn if not given."""
+    """CSV of a fixed test set; one is drawn if not given, or all published pairs are taken."""
     per_snr: int = 8
-    """Mixtures at each of -5, 0, 5, 10 and 15 dB, where a test set is drawn."""
+    """Mixtures at each of -5, 0, 5, 10 and 15 dB, where they are drawn."""
     out_dir: pathlib.Path | None = None
     """Where the report goes; if not given evaluation-CORPUS in RUN, or beside the file."""
     cache_dir: pathlib.Path | None = None
@@ -79,12 +80,12 @@ def main(arguments: Arguments) -> pathlib.Path:
         test_set = read_csv(arguments.test_set)
         corpus = dataclasses.replace(corpus, name=test_set.corpus)  # each mixture is checked
     else:
-        test_set = make_test_set(
-            corpus, arguments.split, name=arguments.split, seed=0, per_snr=arguments.per_snr
+        test_set = draw_test_set(
+            corpus, arguments.split, seed=0, per_snr=arguments.per_snr, all_pairs=True
         )
     beside = arguments.run.parent if packed else arguments.run
     out_dir = arguments.out_dir or beside / f"evaluation-{corpus.name}"
-    valid_set = make_test_set(corpus, "valid", name="valid", seed=1, per_snr=4)
+    valid_set = draw_test_set(corpus, "valid", seed=1, per_snr=VALID_PER_SNR)
     name = arguments.run.resolve().stem
     about = packed_metadata(run) if packed else dataclasses.asdict(run)
     about["variables"] = variables_digest(variables)

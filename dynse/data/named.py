@@ -44,6 +44,32 @@ def is_drawn_from(test_set: TestSet, corpus: Corpus) -> bool:
     return True
 
 
+def draw_test_set(
+    corpus: Corpus,
+    split: str,
+    *,
+    seed: int,
+    per_snr: int,
+    snrs_db: Sequence[float] | None = None,
+    all_pairs: bool = False,
+) -> TestSet:
+    """Mixtures of a split: given pairs where it is of those and no SNRs are asked for.
+
+    Args:
+        corpus: where the recordings are.
+        split: which split, also the test set's name.
+        seed: of the choice.
+        per_snr: mixtures at each SNR; of given pairs as many as that would make in all.
+        snrs_db: None for -5 to 15 dB, or the SNRs that the pairs have.
+        all_pairs: of given pairs one and all.
+    """
+    if split in corpus.pairs and snrs_db is None:
+        count = None if all_pairs else len(SNRS_DB) * per_snr
+        return pair_test_set(corpus, split, name=split, seed=seed, count=count)
+    levels = SNRS_DB if snrs_db is None else snrs_db
+    return make_test_set(corpus, split, name=split, seed=seed, per_snr=per_snr, snrs_db=levels)
+
+
 def named_test_sets(
     corpus: Corpus,
     path: str | os.PathLike | None,
@@ -70,17 +96,13 @@ def named_test_sets(
     Raises:
         ValueError: where the corpus is not the one that the test set was drawn from.
     """
-
-    def drawn(split: str, seed: int, per_snr: int, all_pairs: bool) -> TestSet:
-        if split in corpus.pairs and snrs_db is None:
-            count = None if all_pairs else len(SNRS_DB) * per_snr
-            return pair_test_set(corpus, split, name=split, seed=seed, count=count)
-        levels = SNRS_DB if snrs_db is None else snrs_db
-        return make_test_set(corpus, split, name=split, seed=seed, per_snr=per_snr, snrs_db=levels)
-
-    valid = drawn("valid", 1, min(per_snr, valid_per_snr), False)
+    fewer = min(per_snr, valid_per_snr)
+    valid = draw_test_set(corpus, "valid", seed=1, per_snr=fewer, snrs_db=snrs_db)
     if path is None:
-        return drawn("test", 0, per_snr, all_pairs), valid
+        test = draw_test_set(
+            corpus, "test", seed=0, per_snr=per_snr, snrs_db=snrs_db, all_pairs=all_pairs
+        )
+        return test, valid
     test = read_csv(path)
     if not is_drawn_from(test, corpus):
         # Now, and not when the nets are trained and are to be scored.
