@@ -1,9 +1,10 @@
 """Training batches: crops of speech and noise mixed inside jit.
 
-A batch is a pure function of its key, so a run is resumed from its step alone. The audio lies on
-the device as one int16 array; a crop is drawn from a group (speaker or noise class, all groups
-equally often), at any sample of the group's recordings laid end to end, and wraps around where the
-group is shorter than the crop. The mixture is
+A batch is a pure function of its key, so a run is resumed from its step alone. The audio is one
+int16 array, on the device or, where that is too large, on the host (`dynse.data.reader`); a crop is
+drawn from a group (speaker or noise class, all groups equally often), at any sample of the group's
+recordings laid end to end, and wraps around where the group is shorter than the crop. The mixture
+is
 
     noisy = s + n,  level(s) = level_db,  level(n) = level_db - snr_db,
 
@@ -30,6 +31,9 @@ from dynse.data.pitch import Pitch
 FRAMES = STFT(n_fft=512, win_length=512, hop_length=256)
 # Quieter than this there is nothing to scale: `active_level_db` gives -120 for silence.
 _NOTHING_DB = -100.0
+# Larger banks stay on the host: 17 hours at 16 kHz. Speech and noise of this size leave half of an
+# accelerator of 8 GB to the net, and int32 still counts their samples.
+DEVICE_BYTES = 2 * 10**9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +76,35 @@ class Source(NamedTuple):
     f0_hz: jax.Array | None = None
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class HostSource:
+    """A `Bank` that stays where it is, in memory or memory-mapped. No pytree: jit refuses it.
+
+    Attributes:
+        samples: (N,) int16.
+        starts: (G,) int64, first sample of each group.
+        lengths: (G,) int32, samples of each group.
+        f0_hz: as of a `Source`.
+    """
+
+    samples: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+    f0_hz: np.ndarray | None = None
+
+
+class Crops(NamedTuple):
+    """Pieces of one source.
+
+    Attributes:
+        samples: (B, N) int16.
+        f0_hz: (B, T) at the frames of the 512/256 STFT; None where not known.
+    """
+
+    samples: jax.Array
+    f0_hz: jax.Array | None = None
+
+
 class Batch(NamedTuple):
     """Mixtures.
 
@@ -88,55 +121,100 @@ class Batch(NamedTuple):
     f0_hz: jax.Array | None = None
 
 
-def load_source(bank: Bank, pitch: Pitch | None = None) -> Source:
-    """Put a bank on the device.
+def load_source(bank: Bank, pitch: Pitch | None = None) -> Source | HostSource:
+    """Put a bank on the device, or leave it on the host where it has more than `DEVICE_BYTES`.
 
     Args:
         bank: speech or noise.
         pitch: of the bank's recordings, to be drawn with them.
 
     Raises:
-        ValueError: where it has more samples than an int32 can address (37 hours at 16 kHz).
+        ValueError: where a group has more samples than an int32 can count (37 hours at 16 kHz).
     """
-    if len(bank.samples) >= 2**31:
-        raise ValueError(f"expected fewer than 2^31 samples on the device, got {len(bank.samples)}")
-    starts, stops = np.array(list(bank.group_spans().values()), np.int32).T
-    f0_hz = None if pitch is None else jnp.asarray(_flat_pitch(bank, pitch))
+    source = host_source(bank, pitch)
+    return source if source.samples.nbytes > DEVICE_BYTES else device_source(source)
+
+
+def host_source(bank: Bank, pitch: Pitch | None = None) -> HostSource:
+    """Leave a bank on the host; as `load_source`."""
+    spans = bank.group_spans()
+    starts, stops = np.array(list(spans.values()), np.int64).T
+    lengths = stops - starts
+    if lengths.max() >= 2**31:
+        raise ValueError(
+            f"expected groups of fewer than 2^31 samples, got {lengths.max()} of "
+            f"{list(spans)[lengths.argmax()]!r}: name smaller groups"
+        )
+    f0_hz = None if pitch is None else _flat_pitch(bank, pitch)
+    return HostSource(bank.samples, starts, lengths.astype(np.int32), f0_hz)
+
+
+def device_source(source: HostSource) -> Source:
+    """Put a source of fewer than 2^31 samples on the device."""
     return Source(
-        jnp.asarray(bank.samples), jnp.asarray(starts), jnp.asarray(stops - starts), f0_hz
+        jnp.asarray(source.samples),
+        jnp.asarray(source.starts.astype(np.int32)),
+        jnp.asarray(source.lengths),
+        None if source.f0_hz is None else jnp.asarray(source.f0_hz),
     )
 
 
 def _flat_pitch(bank: Bank, pitch: Pitch) -> np.ndarray:
     """F0 at the middle of every 160 samples of the bank."""
     flat = np.zeros(-(-len(bank.samples) // PITCH_HOP), np.float32)
-    centres = np.minimum(np.arange(len(flat)) * PITCH_HOP + PITCH_HOP // 2, len(bank.samples) - 1)
-    recording = np.searchsorted(bank.offsets, centres, side="right") - 1
-    for index, name in enumerate(bank.names):
-        inside = recording == index
-        flat[inside] = pitch.at(name, centres[inside] - bank.offsets[index])
+    middle = PITCH_HOP // 2
+    # The first value whose middle lies in each recording; that of the last may lie behind its end.
+    cuts = [*(-((middle - bank.offsets[:-1]) // PITCH_HOP)).tolist(), len(flat)]
+    for name, offset, first, stop in zip(
+        bank.names, bank.offsets[:-1].tolist(), cuts[:-1], cuts[1:], strict=True
+    ):
+        centres = np.arange(first, stop) * PITCH_HOP + middle
+        flat[first:stop] = pitch.at(name, np.minimum(centres, len(bank.samples) - 1) - offset)
     return flat
 
 
-def draw_crop(source: Source, key: jax.Array, samples: int) -> jax.Array:
-    """One crop (samples,) float32 in -1 to 1."""
-    at = _positions(source, key, jnp.arange(samples, dtype=jnp.int32))
-    return source.samples[at].astype(jnp.float32) / 32768
+def crop_keys(key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """The keys (B,) of the crops of speech, and of noise, of the batch that belongs to a key."""
+    keys = jax.random.split(key, 4)
+    return jax.random.split(keys[0], count), jax.random.split(keys[1], count)
 
 
-def draw_f0(source: Source, key: jax.Array, samples: int) -> jax.Array:
-    """F0 (T,) in Hz at the frames of the crop that `draw_crop` draws from this key."""
-    centres = jnp.arange(FRAMES.frames(samples), dtype=jnp.int32) * FRAMES.hop_length
-    return source.f0_hz[_positions(source, key, centres) // PITCH_HOP]
+def draw_places(lengths: jax.Array, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Where crops begin.
+
+    Args:
+        lengths: (G,) int32, samples of each group.
+        keys: (B,), one a crop.
+
+    Returns:
+        The group (B,) and the sample within it (B,), int32.
+    """
+
+    def place(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        group_key, offset_key = jax.random.split(key)
+        group = jax.random.randint(group_key, (), 0, lengths.shape[0])
+        return group, jax.random.randint(offset_key, (), 0, lengths[group])
+
+    return jax.vmap(place)(keys)
 
 
-def _positions(source: Source, key: jax.Array, ahead: jax.Array) -> jax.Array:
-    """Where the samples lie that are so far ahead of the start which belongs to a key."""
-    group_key, offset_key = jax.random.split(key)
-    group = jax.random.randint(group_key, (), 0, source.starts.shape[0])
-    length = source.lengths[group]
-    offset = jax.random.randint(offset_key, (), 0, length)
-    return source.starts[group] + (offset + ahead) % length
+def draw_crops(source: Source, keys: jax.Array, samples: int) -> Crops:
+    """The crops of so many samples that belong to keys (B,)."""
+    group, offset = draw_places(source.lengths, keys)
+    start, length = source.starts[group], source.lengths[group]
+
+    def positions(ahead: jax.Array) -> jax.Array:
+        return start[:, None] + (offset[:, None] + ahead) % length[:, None]
+
+    crops = source.samples[positions(jnp.arange(samples, dtype=jnp.int32))]
+    if source.f0_hz is None:
+        return Crops(crops)
+    return Crops(crops, source.f0_hz[positions(frame_centres(samples)) // PITCH_HOP])
+
+
+def frame_centres(samples: int) -> np.ndarray:
+    """Where in a crop of so many samples its F0 is told: (T,) int32."""
+    return np.arange(FRAMES.frames(samples), dtype=np.int32) * FRAMES.hop_length
 
 
 def mix(
@@ -170,21 +248,32 @@ def rms_factor(noisy: Any, rms: float) -> Any:
     return rms / xp.where(own > 0, own, 1)
 
 
-def draw_batch(speech: Source, noise: Source, key: jax.Array, config: MixingConfig) -> Batch:
-    """The batch that belongs to a key."""
+def mix_crops(speech: Crops, noise: Crops, key: jax.Array, config: MixingConfig) -> Batch:
+    """The batch that belongs to a key, of the crops that do."""
     keys = jax.random.split(key, 4)
-    samples, count = config.crop_samples(), config.batch_size
-
-    def crops(source: Source, crop_key: jax.Array, draw: Any = draw_crop) -> jax.Array:
-        return jax.vmap(lambda k: draw(source, k, samples))(jax.random.split(crop_key, count))
-
+    count = config.batch_size
     snr_low, snr_high = config.snr_db
     snr_db = jax.random.uniform(keys[2], (count,), minval=snr_low, maxval=snr_high)
     level_low, level_high = config.level_db
     level_db = jax.random.uniform(keys[3], (count,), minval=level_low, maxval=level_high)
-    noisy, clean = mix(crops(speech, keys[0]), crops(noise, keys[1]), snr_db, level_db)
+
+    def signal(crops: Crops) -> jax.Array:
+        return crops.samples.astype(jnp.float32) / 32768
+
+    noisy, clean = mix(signal(speech), signal(noise), snr_db, level_db)
     if config.rms is not None:
         factor = rms_factor(noisy, config.rms)[:, None]
         noisy, clean = factor * noisy, factor * clean
-    f0_hz = None if speech.f0_hz is None else crops(speech, keys[0], draw_f0)
-    return Batch(noisy, clean, snr_db, f0_hz)
+    return Batch(noisy, clean, snr_db, speech.f0_hz)
+
+
+def draw_batch(speech: Source, noise: Source, key: jax.Array, config: MixingConfig) -> Batch:
+    """The batch that belongs to a key."""
+    speech_keys, noise_keys = crop_keys(key, config.batch_size)
+    samples = config.crop_samples()
+    return mix_crops(
+        draw_crops(speech, speech_keys, samples),
+        draw_crops(noise, noise_keys, samples),
+        key,
+        config,
+    )

@@ -23,7 +23,14 @@ from dynse.pruning import (
 )
 from dynse.training.compression import finetuning, mean_loss, validation_batches, validation_loss
 from dynse.training.nets import FDNNConfig, GCRNConfig, LSTMConfig, TCNNConfig
-from dynse.training.runs import RunConfig, load_run, new_state, train_run, train_step
+from dynse.training.runs import (
+    RunConfig,
+    load_run,
+    new_state,
+    train_crops,
+    train_run,
+    train_step,
+)
 from dynse.training.runs import run_config as from_json
 from dynse.training.step import AMSGradConfig
 
@@ -61,9 +68,8 @@ def test_every_net_trains_by_its_own_target(name):
     config = published(name)
     step, state = train_step(config), new_state(config)
     before = jax.tree.map(np.asarray, state.params)
-    speech, noise = load_source(bank(0)), load_source(bank(2))
-    for _ in range(2):
-        state, metrics = step(state, speech, noise)
+    for crops in train_crops(config, load_source(bank(0)), load_source(bank(2))).each(range(2)):
+        state, metrics = step(state, *crops)
     assert np.isfinite(metrics["loss"])
     assert metrics["grad_norm"] > 0
     moved = jax.tree.map(lambda a, b: (np.asarray(a) != b).any(), state.params, before)
@@ -105,8 +111,9 @@ def test_the_loss_of_a_gain_net_is_that_of_its_training():
 
 def test_a_net_without_a_target_cannot_train_towards_it():
     config = run_config(gated=False, loss="target")
+    crops = train_crops(config, load_source(bank(0)), load_source(bank(2)))(0)
     with pytest.raises(AttributeError, match="target"):
-        train_step(config)(new_state(config), load_source(bank(0)), load_source(bank(2)))
+        train_step(config)(new_state(config), *crops)
 
 
 def halved(params, groups):
