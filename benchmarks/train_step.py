@@ -13,6 +13,7 @@ Writes benchmarks/results/train_step.json.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 import time
 from collections.abc import Callable
@@ -36,7 +37,7 @@ from dynse.training.gates import GateTraining
 from dynse.training.loop import write_json
 from dynse.training.memory import keep_freed_memory
 from dynse.training.nets import ConvFSENetConfig
-from dynse.training.runs import RunConfig, new_state, train_step
+from dynse.training.runs import RunConfig, new_state, train_crops, train_step
 
 GATE = GateConfig(window=2, surrogate="sigmoid", normalize=True, detach=False, bias=0.0)
 NETS = {
@@ -75,9 +76,10 @@ def main(arguments: Arguments) -> dict[str, Any]:
         config = RunConfig(net=net)
         step = train_step(config)
         holder = [new_state(config)]
+        coming = train_crops(config, speech, noise).each(itertools.count())
 
-        def run(step=step, holder=holder):
-            holder[0], _ = step(holder[0], speech, noise)
+        def run(step=step, holder=holder, coming=coming):
+            holder[0], _ = step(holder[0], *next(coming))
             return holder[0]
 
         started = time.perf_counter()

@@ -25,6 +25,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
+from dynse.data.augmentation import Augmentation
 from dynse.data.bank import Corpus
 from dynse.data.mixing import MixingConfig
 from dynse.data.named import named_test_sets
@@ -210,6 +211,10 @@ class Arguments:
     """Train these nets of the preset alone; may be given several times."""
     test_set: pathlib.Path | None = None
     """CSV of a fixed test set, in place of the preset's."""
+    augment: bool = False
+    """Vary speech and noise before they are mixed: filters, rooms, missing bands."""
+    matmul: Literal["float32", "bfloat16"] = "float32"
+    """What an accelerator multiplies in while it trains."""
     controls: bool = True
     """Score the gated nets with fixed, random and shuffled gates as well."""
 
@@ -300,7 +305,12 @@ def _configure(arguments: Arguments) -> Config:
         config = dataclasses.replace(
             config, nets={name: config.nets[name] for name in arguments.nets}
         )
-    run = dataclasses.replace(config.run, seed=arguments.seed)
+    mixing = config.run.mixing
+    if arguments.augment:
+        mixing = dataclasses.replace(mixing, augmentation=Augmentation())
+    run = dataclasses.replace(
+        config.run, mixing=mixing, matmul=arguments.matmul, seed=arguments.seed
+    )
     if arguments.steps is not None:
         run = dataclasses.replace(run, loop=dataclasses.replace(run.loop, steps=arguments.steps))
         config = dataclasses.replace(config, train_minutes=None, epochs=None)

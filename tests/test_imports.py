@@ -162,8 +162,9 @@ from dynse.audio.stft import STFT
 from dynse.data.bank import Bank
 from dynse.data.mixing import MixingConfig, load_source
 from dynse.models.conv_fsenet import ConvFSENet, GateConfig
+from dynse.training.crops import CropDraw
 from dynse.training.gates import GateLoss, GateTraining
-from dynse.training.step import OptimizerConfig, init_train_state, make_train_step
+from dynse.training.step import OptimizerConfig, batch_key, init_train_state, make_train_step
 
 stft = STFT(16, 16, 8)
 samples = np.random.default_rng(0).integers(-3000, 3000, 4000).astype(np.int16)
@@ -172,9 +173,11 @@ model = ConvFSENet(bins=9, width=4, inner=4, stacks=1, blocks=1, gate=GateConfig
 extra, optimizer = GateLoss(GateTraining(), steps=2), OptimizerConfig().build(2)
 state = init_train_state(model, optimizer, extra, seed=0)
 before = jax.tree.map(np.array, state.params)
-step = make_train_step(model, optimizer, extra, MixingConfig(2, 0.1), stft, seed=0)
-for _ in range(2):
-    state, metrics = step(state, source, source)
+mixing = MixingConfig(2, 0.1)
+step = make_train_step(model, optimizer, extra, mixing, stft, seed=0)
+draw = CropDraw(source, source, lambda index: batch_key(index, seed=0), mixing)
+for crops in draw.each(range(2)):
+    state, metrics = step(state, *crops)
 assert int(state.step) == 2
 assert np.isfinite(float(metrics["loss"]))
 moved = jax.tree.map(lambda a, b: bool((a != np.asarray(b)).any()), before, state.params)

@@ -20,17 +20,23 @@ import jax
 import jax.numpy as jnp
 
 from dynse.data.bank import Corpus
-from dynse.data.mixing import Batch, load_source
+from dynse.data.mixing import Batch, Crops, mix_crops
 from dynse.training.loop import LoopConfig
-from dynse.training.runs import RunConfig, run_loss
-from dynse.training.step import AMSGradConfig, batch_loss, draw_validation_batch
+from dynse.training.runs import RunConfig, run_loss, validation_crops
+from dynse.training.step import AMSGradConfig, batch_loss, validation_key
 
 
 def validation_batches(config: RunConfig, corpus: Corpus) -> list[Batch]:
     """The batches that every validation of the run scores, on the device."""
-    speech, noise = load_source(corpus.speech["valid"]), load_source(corpus.noise["valid"])
-    draw = jax.jit(functools.partial(draw_validation_batch, mixing=config.mixing, seed=config.seed))
-    return [draw(speech, noise, index) for index in range(config.valid_batches)]
+
+    @jax.jit
+    def batch(speech: Crops, noise: Crops, index: jax.Array) -> Batch:
+        return mix_crops(
+            speech, noise, validation_key(index, seed=config.seed), config.valid_mixing
+        )
+
+    crops = validation_crops(config, corpus)
+    return [batch(*crops(index), index) for index in range(config.valid_batches)]
 
 
 def validation_loss(config: RunConfig) -> Callable[[Any, Batch], jax.Array]:

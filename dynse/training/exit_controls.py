@@ -25,7 +25,7 @@ import optax
 
 from dynse.audio.features import magnitude
 from dynse.data.bank import Corpus
-from dynse.data.mixing import draw_batch, load_source
+from dynse.data.mixing import Crops, load_source, mix_crops
 from dynse.data.testsets import TestSet
 from dynse.evaluation.cost import FRAMES_PER_S
 from dynse.evaluation.exit_policies import (
@@ -36,6 +36,7 @@ from dynse.evaluation.exit_policies import (
     policy_program,
 )
 from dynse.exits import EarlyExit, Threshold, init_router, oracle_exits, router_loss
+from dynse.training.crops import CropDraw
 from dynse.training.loop import write_json
 from dynse.training.runs import RunConfig, variables_digest
 
@@ -157,17 +158,20 @@ def _training_rows(
 ) -> tuple[jax.Array, np.ndarray]:
     """Of the frames of training batches what the router sees (N, C) and the errors (N, E)."""
     speech, noise = load_source(corpus.speech["train"]), load_source(corpus.noise["train"])
-    key = jax.random.fold_in(jax.random.key(config.seed), 4)
+
+    def key(index: jax.Array) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 4), index)
 
     @jax.jit
-    def rows(index: jax.Array, speech: Any, noise: Any) -> tuple[jax.Array, jax.Array]:
-        batch = draw_batch(speech, noise, jax.random.fold_in(key, index), config.mixing)
+    def rows(speech: Crops, noise: Crops, index: jax.Array) -> tuple[jax.Array, jax.Array]:
+        batch = mix_crops(speech, noise, key(index), config.mixing)
         spectrum = config.stft.forward(batch.noisy)
         _, gains, features = model.apply(variables, magnitude(spectrum), method="all_exits")
         errors = frame_errors(gains, spectrum, batch.clean, config.stft)
         return tuple(one.reshape(-1, one.shape[-1]) for one in (features, errors))
 
-    found = [rows(index, speech, noise) for index in range(batches)]
+    crops = CropDraw(speech, noise, key, config.mixing)
+    found = [rows(*crops(index), index) for index in range(batches)]
     features, errors = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return features, errors
 

@@ -11,12 +11,13 @@ writes the lines, and Orbax lets each write its part of a checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
@@ -61,7 +62,8 @@ def train(
     run_dir: str | pathlib.Path,
     config: LoopConfig,
     state: TrainState,
-    step: Callable[[TrainState], tuple[TrainState, dict[str, jax.Array]]],
+    step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
+    crops: Callable[[range], Generator[tuple[Any, ...], None, None]],
     validate: Callable[[TrainState], dict[str, float]],
     *,
     identity: dict[str, Any],
@@ -76,7 +78,8 @@ def train(
         run_dir: the run's folder; made where it is missing.
         config: length and intervals.
         state: state before the first step; also the pattern that checkpoints must fit.
-        step: the train step, its data bound.
+        step: the train step (state, *crops) -> (state, metrics).
+        crops: gives those of each of a range of steps, one after the other; closed in the end.
         validate: scores a state; must give "loss".
         identity: all that decides the outcome, as JSON: compared with `config.json`.
         audio_s_per_step: seconds of audio in a batch, for the speed shown.
@@ -105,11 +108,12 @@ def train(
             state = checkpoints.restore("last", pattern)
         done = int(state.step)
         lines = _truncate_metrics(run_dir / "metrics.jsonl", done)
-        with progress_bar(console) as progress:
+        coming = crops(range(done, config.steps))
+        with contextlib.closing(coming), progress_bar(console) as progress:
             bar = progress.add_task(title, total=config.steps, completed=done, status="compiling")
             clock, since = time.perf_counter(), done
             while done < config.steps and not _stopped_early(lines, config.patience):
-                state, metrics = step(state)
+                state, metrics = step(state, *next(coming))
                 done += 1
                 last = done == config.steps
                 if done % config.log_every == 0 or last:

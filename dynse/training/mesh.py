@@ -3,7 +3,8 @@
 The train step stays one program. What is a mean over the batch stays one, across devices, so loss,
 gradient, batch statistics and gates' budgets are those of one device but for rounding; a batch is
 drawn from its key alone, so each device draws its own part of the same batch, and reads no data
-from another. Several processes, on one host or many, are one mesh: each runs the same script.
+from another. Several processes, on one host or many, are one mesh: each runs the same script, and
+of a bank that stays on the host each reads the crops of its own devices alone.
 """
 
 from __future__ import annotations
@@ -68,6 +69,31 @@ def split(mesh: Mesh | None, batch: Tree) -> Tree:
     if mesh is None:
         return batch
     return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def share(mesh: Mesh | None, batch_size: int) -> np.ndarray:
+    """The rows (b,) of a batch that this process' devices have, rising."""
+    rows = np.arange(batch_size)
+    if mesh is None:
+        return rows
+    by_rows = NamedSharding(mesh, PartitionSpec(AXIS))
+    parts = by_rows.addressable_devices_indices_map(rows.shape).values()
+    return np.sort(np.concatenate([rows[part] for part in parts]))
+
+
+def join(mesh: Mesh | None, own: Tree, batch_size: int) -> Tree:
+    """A batch on the devices, of NumPy arrays (b, ...) with this process' `share` of it."""
+    if mesh is None:
+        return jax.tree.map(jnp.asarray, own)
+    rows, by_rows = share(mesh, batch_size), NamedSharding(mesh, PartitionSpec(AXIS))
+
+    def joined(leaf: np.ndarray) -> jax.Array:
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            return leaf[slice(*np.searchsorted(rows, [index[0].start, index[0].stop]))]
+
+        return jax.make_array_from_callback((batch_size, *leaf.shape[1:]), by_rows, part)
+
+    return jax.tree.map(joined, own)
 
 
 def on_one(mesh: Mesh | None, tree: Tree) -> Tree:

@@ -8,6 +8,7 @@ kept in the run folder, so that a run which goes on does not change its length.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import pathlib
@@ -23,7 +24,7 @@ from dynse.data.bank import Corpus
 from dynse.data.mixing import load_source
 from dynse.training.loop import write_json
 from dynse.training.mesh import batch_mesh, on_each
-from dynse.training.runs import RunConfig, new_state, train_step
+from dynse.training.runs import RunConfig, new_state, train_crops, train_step
 
 # A run shorter than this shows nothing.
 FEWEST_STEPS = 60
@@ -76,19 +77,19 @@ def affordable_steps(
     speech = load_source(corpus.speech["train"])
     noise = load_source(corpus.noise["train"])
     mesh = batch_mesh(runs[0][0].mixing.batch_size)
-    speech, noise = on_each(mesh, (speech, noise))
     compiling = stepping = 0.0
     for run, share in runs:
         step, state = train_step(run, mesh=mesh), on_each(mesh, new_state(run))
-        started = time.perf_counter()
-        state, _ = jax.block_until_ready(step(state, speech, noise))
-        compiling += time.perf_counter() - started
         times = []
-        for _ in range(5):
-            started = time.perf_counter()
-            state, _ = jax.block_until_ready(step(state, speech, noise))
-            times.append(time.perf_counter() - started)
-        stepping += share * float(np.median(times))
+        with contextlib.closing(
+            train_crops(run, speech, noise, mesh=mesh).each(range(6))
+        ) as coming:
+            for _ in range(6):
+                started = time.perf_counter()
+                state, _ = jax.block_until_ready(step(state, *next(coming)))
+                times.append(time.perf_counter() - started)
+        compiling += times[0]
+        stepping += share * float(np.median(times[1:]))
     # Validations take about a tenth of the time.
     left = minutes * 60 - compiling
     steps = int(0.9 * left / stepping) // 20 * 20

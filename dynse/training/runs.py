@@ -22,13 +22,15 @@ from rich.console import Console
 
 from dynse.audio.features import magnitude
 from dynse.audio.stft import STFT
+from dynse.data.augmentation import Augmentation
 from dynse.data.bank import Corpus
-from dynse.data.mixing import MixingConfig, Source, draw_batch, load_source
+from dynse.data.mixing import Crops, HostSource, MixingConfig, Source, load_source, mix_crops
 from dynse.data.pitch import bank_pitch
 from dynse.models.controlled import GateControl
 from dynse.models.conv_fsenet import GateConfig
 from dynse.models.nsnet2 import feature_statistics
 from dynse.training.checkpoints import CheckpointError, Checkpoints
+from dynse.training.crops import CropDraw
 from dynse.training.exits import freeze
 from dynse.training.gates import GateTraining
 from dynse.training.loop import LoopConfig, train
@@ -41,9 +43,11 @@ from dynse.training.step import (
     Loss,
     OptimizerConfig,
     TrainState,
+    batch_key,
     init_train_state,
     make_train_step,
     make_validation,
+    validation_key,
 )
 
 Around = Callable[[optax.GradientTransformation], optax.GradientTransformation]
@@ -63,6 +67,8 @@ class RunConfig:
         active_threshold: e_t above which a frame is active in the loss; None for our rule.
         waveform_weight: weight per dB of `waveform_loss`, beside the published loss; ours, for
             runs of minutes: the compressed spectrum alone is slow to leave loud speech intact.
+        matmul: what matmuls and convolutions of a train step multiply in, "float32" or "bfloat16",
+            on devices that can; sums are float32, gates decide in float32, validation is float32.
         loss: "spectral", these two, or "target", the squared error of the network's output to its
             own target, of a network that has one.
         seed: of parameters, batches and noise.
@@ -77,7 +83,13 @@ class RunConfig:
     active_threshold: float | None = None
     waveform_weight: float = 0.0
     loss: Literal["spectral", "target"] = "spectral"
+    matmul: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
+
+    @property
+    def valid_mixing(self) -> MixingConfig:
+        """The batches of a validation: without augmentation."""
+        return dataclasses.replace(self.mixing, augmentation=None)
 
     @property
     def best_from_step(self) -> int:
@@ -102,7 +114,7 @@ def new_state(config: RunConfig, *, around: Around | None = None) -> TrainState:
 def train_step(
     config: RunConfig, *, around: Around | None = None, phase: int = 0, mesh: Mesh | None = None
 ) -> Any:
-    """The jitted step (state, speech, noise) -> (state, metrics).
+    """The jitted step (state, speech, noise) -> (state, metrics), of crops from `train_crops`.
 
     `around` and `phase` as for `train_run`; `mesh` of the devices that share the batch.
     """
@@ -115,8 +127,29 @@ def train_step(
         seed=config.seed,
         phase=config.net.phase + phase,
         loss=run_loss(config),
+        matmul=config.matmul,
         mesh=mesh,
     )
+
+
+def train_crops(
+    config: RunConfig,
+    speech: Source | HostSource,
+    noise: Source | HostSource,
+    *,
+    phase: int = 0,
+    mesh: Mesh | None = None,
+) -> CropDraw:
+    """The crops of each train step; `phase` and `mesh` as for `train_step`."""
+    key = functools.partial(batch_key, seed=config.seed, phase=config.net.phase + phase)
+    return CropDraw(speech, noise, key, config.mixing, mesh=mesh)
+
+
+def validation_crops(config: RunConfig, corpus: Corpus, *, mesh: Mesh | None = None) -> CropDraw:
+    """The crops of each batch that a validation scores."""
+    speech, noise = load_source(corpus.speech["valid"]), load_source(corpus.noise["valid"])
+    key = functools.partial(validation_key, seed=config.seed)
+    return CropDraw(speech, noise, key, config.valid_mixing, mesh=mesh)
 
 
 def train_run(
@@ -167,11 +200,10 @@ def train_run(
     mesh = batch_mesh(config.mixing.batch_size)
     speech = load_source(corpus.speech["train"], pitch)
     noise = load_source(corpus.noise["train"])
-    valid = load_source(corpus.speech["valid"]), load_source(corpus.noise["valid"])
     step = train_step(config, around=around, phase=phase, mesh=mesh)
     validate = make_validation(
         config.net.build(config.stft.bins),
-        config.mixing,
+        config.valid_mixing,
         config.stft,
         seed=config.seed,
         batches=config.valid_batches,
@@ -196,13 +228,16 @@ def train_run(
     if isinstance(config.net, NsNet2Config) and "batch_stats" not in (variables or {}):
         statistics = feature_statistics(noisy_magnitudes(config, speech, noise))
         start = start._replace(batch_stats=statistics)
-    start, speech, noise, valid = on_each(mesh, (start, speech, noise, valid))
+    crops = train_crops(config, speech, noise, phase=phase, mesh=mesh)
+    del speech, noise  # of a mesh's devices each has its own by now
+    valid = validation_crops(config, corpus, mesh=mesh)
     state, lines = train(
         run_dir,
         config.loop,
-        start,
-        lambda state: step(state, speech, noise),
-        lambda state: validate(state, *valid),
+        on_each(mesh, start),
+        step,
+        crops.each,
+        lambda state: validate(state, valid),
         identity=identity,
         audio_s_per_step=config.mixing.batch_size * config.mixing.crop_s,
         title=title,
@@ -240,21 +275,27 @@ def run_config(content: Mapping[str, Any]) -> RunConfig:
 
 
 def noisy_magnitudes(
-    config: RunConfig, speech: Source, noise: Source, batches: int = 32
+    config: RunConfig,
+    speech: Source | HostSource,
+    noise: Source | HostSource,
+    batches: int = 32,
 ) -> Iterator[jax.Array]:
     """Magnitudes (B, T, bins) of training batches that the training itself does not draw.
 
     For the statistics of features before training, and to calibrate a quantised net after it.
     """
-    key = jax.random.fold_in(jax.random.key(config.seed), 3)
+
+    def key(index: jax.Array) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 3), index)
 
     @jax.jit
-    def draw(speech: Source, noise: Source, index: jax.Array) -> jax.Array:
-        batch = draw_batch(speech, noise, jax.random.fold_in(key, index), config.mixing)
+    def magnitudes(speech: Crops, noise: Crops, index: jax.Array) -> jax.Array:
+        batch = mix_crops(speech, noise, key(index), config.mixing)
         return magnitude(config.stft.forward(batch.noisy))
 
+    crops = CropDraw(speech, noise, key, config.mixing)
     for index in range(batches):
-        yield draw(speech, noise, index)
+        yield magnitudes(*crops(index), index)
 
 
 def variables_digest(variables: Mapping[str, Any]) -> str:
@@ -302,6 +343,7 @@ _NESTED = {
     "probe_training": ProbeTraining,
     "stft": STFT,
     "mixing": MixingConfig,
+    "augmentation": Augmentation,
     "optimizer": OptimizerConfig,
     "loop": LoopConfig,
 }

@@ -1,12 +1,12 @@
-"""One train step: draw a batch, enhance it, differentiate, update. Jitted and donated.
+"""One train step: mix a batch, enhance it, differentiate, update. Jitted and donated.
 
     loss = spectral loss(enhanced, clean) + extra loss(aux)
 
 or, in place of the spectral loss, the squared error of the network's output to its own target.
 
-The step is a pure function of (state, sources): every random draw comes from the seed folded with
-the step's number, so a run that is resumed from a checkpoint goes on bit for bit as if it had not
-stopped.
+The step is a pure function of the state and the step's crops: every random draw, of the crops too,
+comes from the seed folded with the step's number, so a run that is resumed from a checkpoint goes
+on bit for bit as if it had not stopped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dynse.audio.sdr import si_sdr
 from dynse.audio.stft import STFT
-from dynse.data.mixing import Batch, MixingConfig, Source, draw_batch
+from dynse.data.mixing import Batch, Crops, MixingConfig, mix_crops
 from dynse.exits import joint_loss
 from dynse.gating import kept_fraction
 from dynse.models.waveform import signal_path
@@ -33,6 +33,8 @@ from dynse.training.mesh import split
 # the network's own target.
 Loss = Callable[..., jax.Array] | None
 
+# JAX's "bfloat16" leaves it to the device what it does; this names the algorithm.
+MATMULS = {"float32": "float32", "bfloat16": "BF16_BF16_F32"}
 # A gradient this large for this many steps on end is a run that will not come back.
 DIVERGED_NORM = 1e3
 DIVERGED_STEPS = 20
@@ -190,16 +192,17 @@ def make_train_step(
     seed: int,
     phase: int = 0,
     loss: Loss = compressed_spectral_loss,
+    matmul: Literal["float32", "bfloat16"] = "float32",
     mesh: Mesh | None = None,
-) -> Callable[[TrainState, Source, Source], tuple[TrainState, dict[str, jax.Array]]]:
+) -> Callable[[TrainState, Crops, Crops], tuple[TrainState, dict[str, jax.Array]]]:
     """The jitted step (state, speech, noise) -> (state, metrics); the state is donated.
 
-    Metrics: "loss" (without the extra one), "grad_norm" before clipping, and those of the extra
-    loss. Each phase of a training in several draws batches of its own. The devices of a mesh share
-    the batch; state and audio lie `on_each`.
+    The crops are those of the step's `batch_key`. Metrics: "loss" (without the extra one),
+    "grad_norm" before clipping, and those of the extra loss. Matmuls and convolutions, also of the
+    gradient, multiply in float32 or bfloat16 where the device can, and add in float32. The devices
+    of a mesh share the batch; the state lies `on_each`.
     """
-    key = jax.random.fold_in(jax.random.key(seed), 1)
-    data_key, noise_key = jax.random.split(jax.random.fold_in(key, phase) if phase else key)
+    noise_key = _run_keys(seed, phase)[1]
 
     def objective(params, state: TrainState, batch: Batch):
         path = signal_path(model)
@@ -223,12 +226,13 @@ def make_train_step(
         extra, extra_state, metrics = extra_loss(state.extra, aux, batch, state.step)
         return spectral + extra, (batch_stats, extra_state, {"loss": spectral, **metrics})
 
-    def step(state: TrainState, speech: Source, noise: Source):
-        batch = draw_batch(speech, noise, jax.random.fold_in(data_key, state.step), mixing)
-        batch = split(mesh, batch)
-        gradient, (batch_stats, extra, metrics) = jax.grad(objective, has_aux=True)(
-            state.params, state, batch
-        )
+    def step(state: TrainState, speech: Crops, noise: Crops):
+        key = batch_key(state.step, seed=seed, phase=phase)
+        batch = split(mesh, mix_crops(speech, noise, key, mixing))
+        with jax.default_matmul_precision(MATMULS[matmul]):
+            gradient, (batch_stats, extra, metrics) = jax.grad(objective, has_aux=True)(
+                state.params, state, batch
+            )
         norm = optax.tree.norm(gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         wild = ~(norm <= DIVERGED_NORM)  # a NaN is wild as well
@@ -247,6 +251,17 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0, out_shardings=everywhere)
 
 
+def batch_key(step: jax.Array, *, seed: int, phase: int = 0) -> jax.Array:
+    """The key of a step's batch; each phase of a training in several has batches of its own."""
+    return jax.random.fold_in(_run_keys(seed, phase)[0], step)
+
+
+def _run_keys(seed: int, phase: int) -> jax.Array:
+    """Of the batches, and of what the network draws."""
+    key = jax.random.fold_in(jax.random.key(seed), 1)
+    return jax.random.split(jax.random.fold_in(key, phase) if phase else key)
+
+
 def make_validation(
     model: Any,
     mixing: MixingConfig,
@@ -257,8 +272,11 @@ def make_validation(
     loss: Loss = compressed_spectral_loss,
     weights: Sequence[float] = (1.0,),
     mesh: Mesh | None = None,
-) -> Callable[[TrainState, Source, Source], dict[str, float]]:
+) -> Callable[[TrainState, Callable[[int], tuple[Crops, Crops]]], dict[str, float]]:
     """Mean loss, SI-SDR in dB and kept fraction over fixed batches of the validation split.
+
+    It is given a state and the crops of speech and noise by the number of their batch, drawn by
+    its `validation_key`.
 
     Of a network with several exits, whose losses have these weights, "loss" is their weighted sum,
     "loss_exit0", "loss_exit1", ... are those of each; the SI-SDR is the last one's.
@@ -267,8 +285,9 @@ def make_validation(
     transform = path.transform(stft)
 
     @jax.jit
-    def score(params, batch_stats, speech: Source, noise: Source, index: jax.Array):
-        batch = split(mesh, draw_validation_batch(speech, noise, index, mixing, seed=seed))
+    def score(params, batch_stats, speech: Crops, noise: Crops, index: jax.Array):
+        key = validation_key(index, seed=seed)
+        batch = split(mesh, mix_crops(speech, noise, key, mixing))
         frames = transform.forward(batch.noisy)
         variables = {"params": params, "batch_stats": batch_stats}
         _, output, aux = model.apply(variables, path.inputs(frames))
@@ -290,9 +309,11 @@ def make_validation(
         by_exit = {f"loss_exit{index}": value for index, value in enumerate(losses)}
         return {**scores, "loss": joint_loss(losses, weights), **by_exit}
 
-    def validate(state: TrainState, speech: Source, noise: Source) -> dict[str, float]:
+    def validate(
+        state: TrainState, crops: Callable[[int], tuple[Crops, Crops]]
+    ) -> dict[str, float]:
         scores = [
-            score(state.params, state.batch_stats, speech, noise, index) for index in range(batches)
+            score(state.params, state.batch_stats, *crops(index), index) for index in range(batches)
         ]
         return {
             name: float(sum(float(one[name]) for one in scores) / batches) for name in scores[0]
@@ -301,12 +322,9 @@ def make_validation(
     return validate
 
 
-def draw_validation_batch(
-    speech: Source, noise: Source, index: jax.Array | int, mixing: MixingConfig, *, seed: int
-) -> Batch:
-    """One of the fixed batches of the validation split that `make_validation` scores."""
-    key = jax.random.fold_in(jax.random.key(seed), 2)
-    return draw_batch(speech, noise, jax.random.fold_in(key, index), mixing)
+def validation_key(index: jax.Array, *, seed: int) -> jax.Array:
+    """The key of one of the fixed batches of the validation split."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2), index)
 
 
 def batch_loss(

@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 
 from dynse.audio.activity import active_frames
+from dynse.data import mixing
+from dynse.data.augmentation import Augmentation
 from dynse.data.bank import Bank
 from dynse.data.mixing import (
+    HostSource,
     MixingConfig,
+    Source,
+    device_source,
     draw_batch,
-    draw_crop,
-    draw_f0,
+    draw_crops,
+    host_source,
     load_source,
     mix,
     rms_factor,
@@ -57,6 +62,7 @@ def noise():
 
 CONFIG = MixingConfig(batch_size=6, crop_s=1.0, snr_db=(-5, 15), level_db=(-35, -15))
 DRAW = jax.jit(draw_batch, static_argnums=3)
+CROPS = jax.jit(draw_crops, static_argnums=2)
 
 
 def levels_db(signal):
@@ -68,6 +74,15 @@ def levels_db(signal):
         power = [np.square(padded[t * 256 : t * 256 + 512]).mean() for t in np.flatnonzero(frames)]
         levels.append(10 * np.log10(np.mean(power)))
     return np.array(levels)
+
+
+def test_augmented_crops_are_mixed_at_the_levels_drawn(speech, noise):
+    config = dataclasses.replace(CONFIG, augmentation=Augmentation(room=1.0, band=1.0))
+    plain, varied = (DRAW(speech, noise, jax.random.key(0), one) for one in (CONFIG, config))
+    np.testing.assert_array_equal(varied.snr_db, plain.snr_db)
+    assert np.abs(varied.clean - plain.clean).max() > 1e-3
+    found = levels_db(varied.clean) - levels_db(varied.noisy - varied.clean)
+    np.testing.assert_allclose(found, varied.snr_db, atol=0.02)
 
 
 def test_a_batch_is_a_function_of_its_key(speech, noise):
@@ -100,10 +115,9 @@ def test_crops_come_from_one_group_and_every_group_comes_up():
         values = 1000 * group + np.arange(sum(parts))
         groups.append(np.split(values, np.cumsum(parts)[:-1]))
     source = load_source(bank_of(*groups))
-    crop = jax.jit(jax.vmap(lambda key: draw_crop(source, key, 400)))
-    crops = np.asarray(crop(jax.random.split(jax.random.key(0), 300))) * 32768
-    values = crops.round().astype(int)
-    np.testing.assert_allclose(crops, values, atol=1e-3)
+    crops = CROPS(source, jax.random.split(jax.random.key(0), 300), 400)
+    assert crops.samples.dtype == np.int16
+    values = np.asarray(crops.samples).astype(int)
     group, place = values // 1000, values % 1000
     assert (group == group[:, :1]).all()
     sizes = np.array([sum(parts) for parts in lengths.values()])[group[:, 0]]
@@ -145,14 +159,11 @@ def test_f0_comes_from_where_the_crop_does():
             parts.append(np.repeat(values, HOP_LENGTH))
         groups.append(parts)
     source = load_source(bank_of(*groups), Pitch(tracks, HOP_LENGTH))
-    for seed in range(20):
-        key = jax.random.key(seed)
-        crop = np.asarray(draw_crop(source, key, 8000)) * 32768  # wraps around in both groups
-        f0_hz = np.asarray(draw_f0(source, key, 8000))
-        assert f0_hz.shape == (33,)
-        # The last frame's centre lies behind the crop.
-        np.testing.assert_allclose(f0_hz[:32], crop[np.arange(32) * 256], rtol=1e-6)
-    batch = draw_batch(source, source, jax.random.key(0), MixingConfig(batch_size=2, crop_s=0.5))
+    crops = CROPS(source, jax.random.split(jax.random.key(0), 20), 8000)
+    assert crops.f0_hz.shape == (20, 33)
+    # They wrap around in both groups; the last frame's centre lies behind the crop.
+    np.testing.assert_array_equal(crops.f0_hz[:, :32], crops.samples[:, np.arange(32) * 256])
+    batch = DRAW(source, source, jax.random.key(0), MixingConfig(batch_size=2, crop_s=0.5))
     assert batch.f0_hz.shape == (2, 33)
 
 
@@ -163,9 +174,51 @@ def test_mixtures_of_one_rms():
         load_source(bank_of([(3000 * rng.normal(size=RATE)).astype(np.int16)])) for _ in range(2)
     )
     config = MixingConfig(batch_size=3, crop_s=0.2)
-    plain = draw_batch(speech, noise, jax.random.key(0), config)
-    unit = draw_batch(speech, noise, jax.random.key(0), dataclasses.replace(config, rms=0.1))
+    plain = DRAW(speech, noise, jax.random.key(0), config)
+    unit = DRAW(speech, noise, jax.random.key(0), dataclasses.replace(config, rms=0.1))
     factor = 0.1 / np.sqrt(np.square(plain.noisy).mean(-1, keepdims=True))
     np.testing.assert_allclose(unit.noisy, factor * plain.noisy, rtol=1e-5)
     np.testing.assert_allclose(unit.clean, factor * plain.clean, rtol=1e-5)
     np.testing.assert_array_equal(rms_factor(np.zeros((2, 8), np.float32), 1.0), [1, 1])
+
+
+def test_f0_of_recordings_that_begin_anywhere():
+    """Against one search a value: the recording that its middle lies in."""
+    draw = np.random.default_rng(4)
+    lengths = [1, 79, 161, 80, 400, 7, 333, 5]
+    bank = bank_of([np.ones(length) for length in lengths])
+    tracks = {
+        name: draw.uniform(60, 500, -(-length // 10)).astype(np.float32)
+        for name, length in zip(bank.names, lengths, strict=True)
+    }
+    pitch = Pitch(tracks, 10)
+    expected = []
+    for k in range(-(-sum(lengths) // HOP_LENGTH)):
+        middle = min(k * HOP_LENGTH + HOP_LENGTH // 2, sum(lengths) - 1)
+        index = np.flatnonzero(bank.offsets <= middle)[-1]
+        expected.append(pitch.at(bank.names[index], middle - bank.offsets[index]))
+    np.testing.assert_array_equal(host_source(bank, pitch).f0_hz, expected)
+
+
+def test_large_banks_stay_on_the_host(monkeypatch):
+    bank = bank_of([np.arange(50)], [np.arange(30)])
+    monkeypatch.setattr(mixing, "DEVICE_BYTES", 160)
+    assert isinstance(load_source(bank), Source)
+    monkeypatch.setattr(mixing, "DEVICE_BYTES", 159)
+    found = load_source(bank)
+    assert isinstance(found, HostSource)
+    assert found.samples is bank.samples
+    # By mistake it does not get onto the device.
+    with pytest.raises(TypeError, match="HostSource"):
+        DRAW(found, found, jax.random.key(0), CONFIG)
+    for left, right in zip(
+        device_source(found)[:3], (bank.samples, [0, 50], [50, 30]), strict=True
+    ):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_a_group_that_int32_cannot_count_is_named():
+    samples = np.broadcast_to(np.int16(0), (2**31 + 5,))
+    bank = Bank(samples, np.array([0, 5, 2**31 + 5]), ("a", "b"), ("few", "many"))
+    with pytest.raises(ValueError, match=r"fewer than 2\^31 samples, got 2147483648 of 'many'"):
+        load_source(bank)

@@ -1,6 +1,7 @@
 """What compression asks of a run: the loss that validations score, and runs under masks."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 from training.small import bank, corpus, run_config
 
 from dynse.audio.stft import STFT
+from dynse.data.augmentation import Augmentation
 from dynse.data.mixing import MixingConfig, load_source
 from dynse.models.waveform import signal_path
 from dynse.pruning import (
@@ -23,7 +25,14 @@ from dynse.pruning import (
 )
 from dynse.training.compression import finetuning, mean_loss, validation_batches, validation_loss
 from dynse.training.nets import FDNNConfig, GCRNConfig, LSTMConfig, TCNNConfig
-from dynse.training.runs import RunConfig, load_run, new_state, train_run, train_step
+from dynse.training.runs import (
+    RunConfig,
+    load_run,
+    new_state,
+    train_crops,
+    train_run,
+    train_step,
+)
 from dynse.training.runs import run_config as from_json
 from dynse.training.step import AMSGradConfig
 
@@ -61,9 +70,8 @@ def test_every_net_trains_by_its_own_target(name):
     config = published(name)
     step, state = train_step(config), new_state(config)
     before = jax.tree.map(np.asarray, state.params)
-    speech, noise = load_source(bank(0)), load_source(bank(2))
-    for _ in range(2):
-        state, metrics = step(state, speech, noise)
+    for crops in train_crops(config, load_source(bank(0)), load_source(bank(2))).each(range(2)):
+        state, metrics = step(state, *crops)
     assert np.isfinite(metrics["loss"])
     assert metrics["grad_norm"] > 0
     moved = jax.tree.map(lambda a, b: (np.asarray(a) != b).any(), state.params, before)
@@ -90,6 +98,17 @@ def test_the_loss_is_the_mean_square_to_the_target_and_that_of_the_validation(tm
     assert from_json(dataclasses.asdict(config)) == config
 
 
+def test_a_validation_is_of_what_was_recorded_and_not_of_its_variations():
+    config = published("fdnn")
+    mixing = dataclasses.replace(config.mixing, augmentation=Augmentation(room=1.0))
+    varied = dataclasses.replace(config, mixing=mixing)
+    assert from_json(json.loads(json.dumps(dataclasses.asdict(varied)))) == varied
+    for one, other in zip(
+        validation_batches(config, corpus()), validation_batches(varied, corpus()), strict=True
+    ):
+        np.testing.assert_array_equal(one.noisy, other.noisy)
+
+
 def test_the_loss_of_a_gain_net_is_that_of_its_training():
     """The same path for nets that name none: the loss of the enhanced waveform."""
     config = run_config(gated=False)
@@ -105,8 +124,9 @@ def test_the_loss_of_a_gain_net_is_that_of_its_training():
 
 def test_a_net_without_a_target_cannot_train_towards_it():
     config = run_config(gated=False, loss="target")
+    crops = train_crops(config, load_source(bank(0)), load_source(bank(2)))(0)
     with pytest.raises(AttributeError, match="target"):
-        train_step(config)(new_state(config), load_source(bank(0)), load_source(bank(2)))
+        train_step(config)(new_state(config), *crops)
 
 
 def halved(params, groups):

@@ -20,7 +20,14 @@ from dynse.training.loop import LoopConfig
 from dynse.training.losses import compressed_spectral_loss
 from dynse.training.nets import EarlyExitConvFSENetConfig, EarlyExitNsNet2Config
 from dynse.training.phases import phase_runs, train_phases
-from dynse.training.runs import RunConfig, load_run, new_state, train_step
+from dynse.training.runs import (
+    RunConfig,
+    load_run,
+    new_state,
+    train_crops,
+    train_step,
+    validation_crops,
+)
 from dynse.training.runs import run_config as from_json
 from dynse.training.step import NoExtraLoss, make_validation
 
@@ -51,7 +58,7 @@ def test_the_step_minimises_the_weighted_sum_of_the_exits_losses():
 
     expected = jax.jit(losses)(state.params)
     norm = optax.tree.norm(jax.jit(jax.grad(total))(state.params))
-    _, metrics = train_step(config)(state, SPEECH, NOISE)
+    _, metrics = train_step(config)(state, *train_crops(config, SPEECH, NOISE)(0))
     found = [metrics[name] for name in ("loss_exit0", "loss_exit1", "loss")]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-4)
@@ -113,10 +120,11 @@ def test_a_validation_weighs_the_losses_of_all_exits():
     state, model, stft = new_state(config), NET.build(config.stft.bins), config.stft
     shared = {"seed": config.seed, "batches": 1}
     valid = make_validation(model, config.mixing, stft, **shared, weights=NET.loss_weights)
-    found = valid(state, SPEECH, NOISE)
+    crops = validation_crops(config, corpus())
+    found = valid(state, crops)
     batch = draw_batch(
-        SPEECH,
-        NOISE,
+        load_source(bank(1)),
+        load_source(bank(3)),
         jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 2), 0),
         config.mixing,
     )
@@ -134,7 +142,7 @@ def test_a_validation_weighs_the_losses_of_all_exits():
     np.testing.assert_allclose([found[f"loss_exit{i}"] for i in range(3)], losses, rtol=1e-5)
     assert found["loss"] == pytest.approx(losses[0] / 3 + 2 * losses[1] / 3 + losses[2], rel=1e-5)
     # Of one output it is that one's loss.
-    plain = make_validation(model, config.mixing, stft, **shared)(state, SPEECH, NOISE)
+    plain = make_validation(model, config.mixing, stft, **shared)(state, crops)
     assert plain["loss"] == pytest.approx(losses[2], rel=1e-5)
     assert set(plain) == {"loss", "si_sdr_db", "kept"}
 
@@ -179,7 +187,8 @@ def test_phases_draw_batches_of_their_own():
     one, two = (phase_runs(config)[1], dataclasses.replace(config, net=net))
     losses = []
     for run in (one, dataclasses.replace(two, net=dataclasses.replace(net, exits=("gru1",)))):
-        _, metrics = train_step(run)(new_state(run), SPEECH, NOISE)
+        crops = train_crops(run, SPEECH, NOISE)(0)
+        _, metrics = train_step(run)(new_state(run), *crops)
         losses.append(float(metrics["loss"]))
     assert losses[0] != losses[1]
 

@@ -23,22 +23,24 @@ DEVICES = """
 import dataclasses
 import jax, numpy as np, optax
 from training.small import bank, run_config
-from dynse.data.mixing import load_source
+from dynse.data.mixing import device_source, host_source
 from dynse.training import runs
 from dynse.training.mesh import batch_mesh, on_each
 
 batch = 8
 mesh = batch_mesh(batch)
 assert mesh.size == 4
-sources = load_source(bank(0)), load_source(bank(2))
+banks = host_source(bank(0)), host_source(bank(2))
+sources = tuple(map(device_source, banks))
 
 def trained(config, mesh, steps, around):
     step = runs.train_step(config, around=around, mesh=mesh)
-    state, speech, noise = on_each(mesh, (runs.new_state(config, around=around), *sources))
-    text = step.lower(state, speech, noise).compile().as_text()
+    state = on_each(mesh, runs.new_state(config, around=around))
+    crops = runs.train_crops(config, *sources, mesh=mesh)
+    text = step.lower(state, *crops(0)).compile().as_text()
     metrics = []
-    for _ in range(steps):
-        state, values = step(state, speech, noise)
+    for own in crops.each(range(steps)):
+        state, values = step(state, *own)
         metrics.append({name: float(value) for name, value in values.items()})
     return jax.tree.map(np.asarray, state.params), metrics, text
 
@@ -51,7 +53,16 @@ for gated, steps, rate in ((True, 1, 1e4), (False, 20, 0.01)):
     one, metrics, alone = trained(config, None, steps, sgd)
     four, same, text = trained(config, mesh, steps, sgd)
     assert "all-reduce" in text and "all-reduce" not in alone
-    assert "f32[2,4000]" in text, "each device should draw two of the eight crops"
+    assert "s16[2,4000]" in text and "s16[8,4000]" not in text, "two of the eight crops a device"
+    drawn, alone, read = (
+        runs.train_crops(config, *own, mesh=split)(1)
+        for own, split in ((sources, mesh), (sources, None), (banks, mesh))
+    )
+    for left, other, right in zip(*map(jax.tree.leaves, (drawn, alone, read)), strict=True):
+        np.testing.assert_array_equal(left, other)
+        np.testing.assert_array_equal(left, right)
+        assert left.dtype == right.dtype and left.sharding == right.sharding
+        assert [part.data.shape for part in left.addressable_shards] == [(2, 4000)] * 4
     start = jax.tree.map(np.asarray, runs.new_state(config, around=sgd).params)
     if gated:
         assert metrics[0]["kept"] == same[0]["kept"]
@@ -71,12 +82,26 @@ print("equal")
 
 PROCESS = """
 from training.small import corpus, run_config
+from dynse.data import mixing, reader
+from dynse.training.mesh import batch_mesh, share
 from dynse.training.start import start_experiment
 from dynse.training.runs import train_run
 import jax
 start_experiment(sys.argv[1] + "/cache")
 assert (jax.process_count(), jax.device_count(), jax.local_device_count()) == (2, 2, 1)
-train_run(sys.argv[1] + "/run", run_config(steps=4, gated=False), corpus())
+config, index = run_config(steps=4, gated=False), jax.process_index()
+assert share(batch_mesh(2), 2) == [index]
+train_run(sys.argv[1] + "/run", config, corpus())
+mixing.DEVICE_BYTES = 0  # and with crops that are read, by each process its own
+rows, original = [], reader.read_crops
+
+def read_crops(source, group, *args):
+    rows.append(len(group))
+    return original(source, group, *args)
+
+reader.read_crops = read_crops
+train_run(sys.argv[1] + "/read", config, corpus())
+assert rows and set(rows) == {1}
 """
 
 
@@ -128,8 +153,13 @@ def test_two_processes(tmp_path):
         # A bias before a batch normalisation has no gradient: Adam makes steps of its rounding.
         if right.ndim > 1:
             np.testing.assert_allclose(left, right, rtol=0, atol=1e-3 * np.abs(right).max())
-    text = (tmp_path / "run" / "metrics.jsonl").read_text()
-    found = [json.loads(line) for line in text.splitlines()]
+    found, read = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("run", "read")
+    )
+    # The same crops in the same program.
+    for left, right in zip(found, read, strict=True):
+        assert left | {"audio_s_per_s": 0} == right | {"audio_s_per_s": 0}
     assert [line["step"] for line in found] == [line["step"] for line in lines]  # each once
     for line, expected in zip(found, lines, strict=True):
         if "loss" in expected:

@@ -1,5 +1,7 @@
 """The train step: a pure function of state and audio, and what it watches for."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,10 +10,10 @@ from training.small import GATE, bank, run_config
 
 from dynse.data.mixing import load_source
 from dynse.training.nets import ConvFSENetConfig
-from dynse.training.runs import new_state, train_step
+from dynse.training.runs import new_state, train_crops, train_step
 from dynse.training.step import DIVERGED_STEPS
 
-SPEECH, NOISE = load_source(bank(0)), load_source(bank(2))
+CROPS = train_crops(run_config(), load_source(bank(0)), load_source(bank(2)))
 
 
 @pytest.fixture(scope="module")
@@ -24,19 +26,23 @@ def leaves(state):
 
 
 def test_the_same_state_gives_the_same_bits_and_another_step_another_batch(step):
-    one, metrics = step(new_state(run_config()), SPEECH, NOISE)
-    two, _ = step(new_state(run_config()), SPEECH, NOISE)
+    one, metrics = step(new_state(run_config()), *CROPS(0))
+    two, _ = step(new_state(run_config()), *CROPS(0))
     for left, right in zip(leaves(one), leaves(two), strict=True):
         np.testing.assert_array_equal(left, right)
     later = new_state(run_config())._replace(step=jnp.int32(1))
-    assert step(later, SPEECH, NOISE)[1]["loss"] != metrics["loss"]
+    assert step(later, *CROPS(1))[1]["loss"] != metrics["loss"]
+    # Either alone is of the step's own: the crops, and how they are mixed.
+    assert step(new_state(run_config()), *CROPS(1))[1]["loss"] != metrics["loss"]
+    later = new_state(run_config())._replace(step=jnp.int32(1))
+    assert step(later, *CROPS(0))[1]["loss"] != metrics["loss"]
 
 
 def test_training_lowers_the_loss_and_moves_every_parameter_but_the_folded_biases(step):
     state = new_state(run_config())
     before = jax.tree.map(np.asarray, state.params)
-    for _ in range(4):
-        state, metrics = step(state, SPEECH, NOISE)
+    for crops in CROPS.each(range(4)):
+        state, metrics = step(state, *crops)
     assert int(state.step) == 4
     assert np.isfinite(metrics["loss"])
     moved = jax.tree.map(lambda a, b: bool((np.asarray(a) != b).any()), state.params, before)
@@ -51,22 +57,38 @@ def test_training_lowers_the_loss_and_moves_every_parameter_but_the_folded_biase
 def test_the_state_is_donated(step):
     state = new_state(run_config())
     kernel = state.params["front"]["kernel"]
-    step(state, SPEECH, NOISE)
+    step(state, *CROPS(0))
     assert kernel.is_deleted()
+
+
+def test_matmuls_in_bfloat16_but_not_the_gates():
+    """What the device is asked for; a CPU multiplies in float32 anyway."""
+
+    def asked(matmul):
+        config = dataclasses.replace(run_config(), matmul=matmul)
+        text = train_step(config).lower(new_state(config), *CROPS(0)).as_text()
+        dots = [line for line in text.splitlines() if "dot_general" in line]
+        return len(dots), sum("algorithm = <lhs_precision_type = bf16" in one for one in dots)
+
+    dots, in_bfloat16 = asked("bfloat16")
+    # Of each gate's two matmuls, those of the gradient too: into the kernels, and back.
+    assert 0 < dots - in_bfloat16 <= 6 * len(_aux(0.0).gates) * 2
+    assert in_bfloat16 > dots / 2
+    assert asked("float32") == (dots, 0)
 
 
 def test_wild_gradients_are_counted_and_the_count_stays(step):
     state = new_state(run_config())
     broken = jax.tree.map(lambda leaf: leaf * jnp.nan, state.params)
     state = state._replace(params=broken)
-    for _ in range(2):
-        state, metrics = step(state, SPEECH, NOISE)
+    for crops in CROPS.each(range(2)):
+        state, metrics = step(state, *crops)
     assert int(metrics["wild_steps"]) == 2
     # A tame step resets the count, unless it has reached its limit.
     tame = new_state(run_config())._replace(wild_steps=jnp.int32(DIVERGED_STEPS - 1))
-    assert int(step(tame, SPEECH, NOISE)[1]["wild_steps"]) == 0
+    assert int(step(tame, *CROPS(0))[1]["wild_steps"]) == 0
     lost = new_state(run_config())._replace(wild_steps=jnp.int32(DIVERGED_STEPS))
-    assert int(step(lost, SPEECH, NOISE)[1]["wild_steps"]) > DIVERGED_STEPS
+    assert int(step(lost, *CROPS(0))[1]["wild_steps"]) > DIVERGED_STEPS
 
 
 def test_the_gates_loss_pulls_towards_the_budget_after_its_ramp():
