@@ -20,6 +20,7 @@ ours.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -84,16 +85,18 @@ def augment(
     def responses(draw, key, share):
         """Of every crop, or 1 where it is not this one's turn: (B, length // 2 + 1)."""
         keys = jax.random.split(key, count + 1)
-        drawn = jax.vmap(lambda key: draw(key, length, sample_rate))(keys[1:])
+        drawn = jax.vmap(draw)(keys[1:])
         return jnp.where(jax.random.bernoulli(keys[0], share, (count, 1)), drawn, 1)
 
-    def band(key, length, sample_rate):
-        return band_response(key, length, sample_rate, widest=config.band_width)
-
+    biquad = functools.partial(biquad_response, length=length)
+    room = functools.partial(room_response, length=length, sample_rate=sample_rate)
+    band = functools.partial(
+        band_response, length=length, sample_rate=sample_rate, widest=config.band_width
+    )
     both = responses(band, keys[0], config.band)
-    of_speech = responses(biquad_response, keys[1], config.biquad)
-    of_speech *= responses(room_response, keys[2], config.room)
-    of_noise = responses(biquad_response, keys[3], config.biquad)
+    of_speech = responses(biquad, keys[1], config.biquad)
+    of_speech *= responses(room, keys[2], config.room)
+    of_noise = responses(biquad, keys[3], config.biquad)
 
     def filtered(signal, response):
         return jnp.fft.irfft(jnp.fft.rfft(signal, length) * response * both, length)[:, :samples]
@@ -101,7 +104,7 @@ def augment(
     return filtered(speech, of_speech), filtered(noise, of_noise)
 
 
-def biquad_response(key: jax.Array, length: int, sample_rate: int) -> jax.Array:
+def biquad_response(key: jax.Array, length: int) -> jax.Array:
     """H at the bins of a transform: (length // 2 + 1,) complex64."""
     r1, r2, r3, r4 = jax.random.uniform(key, (4,), minval=-COEFFICIENT, maxval=COEFFICIENT)
     # In float64, as the phase grows with the bins.

@@ -37,7 +37,7 @@ def test_a_biquad_filters_as_its_difference_equation_does():
         key = jax.random.key(seed)
         r = np.asarray(jax.random.uniform(key, (4,), minval=-3 / 8, maxval=3 / 8), np.float64)
         x = noise_like(seed, LENGTH - 500).astype(np.float64)
-        response = np.asarray(biquad_response(key, LENGTH, RATE))
+        response = np.asarray(biquad_response(key, LENGTH))
         found = np.fft.irfft(np.fft.rfft(x, LENGTH) * response, LENGTH)[: len(x)]
         expected = signal.lfilter([1, r[0], r[1]], [1, r[2], r[3]], x)
         np.testing.assert_allclose(found, expected, atol=2e-5)
