@@ -33,55 +33,25 @@ from dynse.evaluation.dyncp import DynCPReport
 from dynse.evaluation.metric_process import MetricPool
 from dynse.evaluation.scoring import NetResult, open_rates, score_net, score_references
 from dynse.models.controlled import GateControl
-from dynse.models.conv_fsenet import GateConfig
-from dynse.training.gates import GateTraining
+from dynse.training.dyncp_nets import (
+    AHEAD,
+    MINI,
+    PUBLISHED,
+    SURROGATE_NETS,
+    THREE,
+    TRIED,
+    Taught,
+    Trainable,
+    TrainedControl,
+    dyncp,
+    needs,
+)
 from dynse.training.loop import LoopConfig
 from dynse.training.nets import ConvFSENetConfig
 from dynse.training.plan import plan_steps
-from dynse.training.probes import ProbeTraining
 from dynse.training.runs import RunConfig, train_run
 from dynse.training.start import open_experiment
-from dynse.training.step import OptimizerConfig
-
-# The best recipe for lively gates found so far (a sketch's, on dynse-mini): scores centred at 0,
-# normalised input, a short window, a surrogate that vanishes far from the threshold, and the
-# mutual information between gate and frame in the first half of the run.
-LIVELY = GateConfig(window=2, surrogate="sigmoid", normalize=True, detach=False, bias=0.0)
-LIVELY_TRAINING = GateTraining(target=0.25, mutual_information=0.05, ramp=0.25, fade=(0.5, 0.75))
-# As published where it is, else the choices of the module's docstrings: gates that start open, a
-# window of 16 frames, identity surrogate, fixed weight from the first step.
-PUBLISHED = GateConfig()
-PUBLISHED_TRAINING = GateTraining(target=0.25, dual_rate=0.0, ramp=0.0)
-
-
-def dyncp(site: Literal["output", "inner"] = "output", **training: float) -> ConvFSENetConfig:
-    """DynCP at a quarter of the channels."""
-    return ConvFSENetConfig(
-        gate=dataclasses.replace(LIVELY, site=site),
-        gate_training=dataclasses.replace(LIVELY_TRAINING, **training),
-    )
-
-
-DENSE = ConvFSENetConfig()
-# Compute-matched to DynCP at .25: 464,704 MAC a frame against 459,776 (output site), and 245,100
-# against 242,624 (inner site).
-NARROW = ConvFSENetConfig(width=106, inner=212)
-NARROWER = ConvFSENetConfig(width=75, inner=150)
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainedControl:
-    """A gated net trained anew under a control, at the rates that its own gates had.
-
-    Attributes:
-        net: name of the gated net, which is trained first.
-        kind: of the control.
-        trained_on: start from the gated net's parameters, not from fresh ones.
-    """
-
-    net: str
-    kind: Literal["fixed", "random"]
-    trained_on: bool
+from dynse.training.step import OptimizerConfig, Teacher
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +61,7 @@ class Config:
     Attributes:
         corpus: "synthetic", "smoke" or a folder.
         nets: the nets by name; "dense" comes first and is what the others are compared with.
+        further: nets that are trained only where they are named.
         run: how each is trained; its net is replaced.
         per_snr: test mixtures at each of -5, 0, 5, 10 and 15 dB, where none is named.
         test_set: CSV of a fixed test set, None draws one.
@@ -101,8 +72,9 @@ class Config:
     """
 
     corpus: str
-    nets: Mapping[str, ConvFSENetConfig | TrainedControl]
+    nets: Mapping[str, Trainable]
     run: RunConfig
+    further: Mapping[str, Trainable] = dataclasses.field(default_factory=dict)
     per_snr: int = 8
     test_set: str | None = None
     train_minutes: float | None = None
@@ -110,8 +82,6 @@ class Config:
     pairs: bool = False
 
 
-AHEAD = {"dense-ahead": dataclasses.replace(DENSE, causal=False)}
-THREE = {"dense": DENSE, "narrow": NARROW, "dyncp": dyncp()}
 HERE = pathlib.Path(__file__).resolve().parent
 PRESETS: Mapping[str, Config] = {
     "default": Config(
@@ -145,26 +115,8 @@ PRESETS: Mapping[str, Config] = {
     ),
     "mini": Config(
         corpus="",
-        nets={
-            **THREE,
-            "dyncp-inner": dyncp("inner"),
-            "narrower": NARROWER,
-            # What the term that keeps gates alive does: without it, and with another in its place.
-            "dyncp-plain": dyncp(mutual_information=0.0),
-            "dyncp-shaped": dyncp(mutual_information=0.0, batch_shaping=0.5),
-            "dyncp-published": ConvFSENetConfig(gate=PUBLISHED, gate_training=PUBLISHED_TRAINING),
-            **AHEAD,
-            "dyncp-ahead": dataclasses.replace(dyncp(), causal=False),
-            "dyncp-half": dyncp(target=0.5),
-            "dyncp-eighth": dyncp(target=0.125),
-            # Gates trained with probes in view: they are to tell voice, F0 and SNR.
-            "dyncp-told": dataclasses.replace(dyncp(), probe_training=ProbeTraining()),
-            "dyncp-told-more": dataclasses.replace(
-                dyncp(), probe_training=ProbeTraining(weight=0.25)
-            ),
-            "dyncp-fixed-trained": TrainedControl("dyncp", "fixed", trained_on=True),
-            "dyncp-random-trained": TrainedControl("dyncp", "random", trained_on=False),
-        },
+        nets=MINI,
+        further={**TRIED, **SURROGATE_NETS},
         run=RunConfig(loop=LoopConfig(steps=2400)),
         test_set=str(HERE / "testsets" / "dynse-mini-test-v1.csv"),
     ),
@@ -173,10 +125,8 @@ PRESETS: Mapping[str, Config] = {
         nets={
             **THREE,
             **AHEAD,
-            "dyncp": ConvFSENetConfig(gate=PUBLISHED, gate_training=PUBLISHED_TRAINING),
-            "dyncp-ahead": ConvFSENetConfig(
-                causal=False, gate=PUBLISHED, gate_training=PUBLISHED_TRAINING
-            ),
+            "dyncp": PUBLISHED,
+            "dyncp-ahead": dataclasses.replace(PUBLISHED, causal=False),
         },
         run=RunConfig(
             active_threshold=0.025,
@@ -238,8 +188,11 @@ def main(arguments: Arguments) -> dict[str, NetResult]:
     with MetricPool() as pool:
         references = score_references(corpus, test_set, run_dir / "records", pool)
         for name, net in config.nets.items():
-            start = None
-            if isinstance(net, TrainedControl):
+            start = teacher = None
+            if isinstance(net, Taught):
+                teacher = Teacher(*trained[net.teacher], net.weight)
+                net = net.net
+            elif isinstance(net, TrainedControl):
                 model, variables = trained[net.net]
                 rates = open_rates(model, variables, corpus, valid_set, stft=config.run.stft)
                 start = variables if net.trained_on else None
@@ -255,6 +208,7 @@ def main(arguments: Arguments) -> dict[str, NetResult]:
                 run,
                 corpus,
                 variables=start,
+                teacher=teacher,
                 cache_dir=arguments.cache_dir,
                 title=f"{name:>12}",
                 console=console,
@@ -295,16 +249,18 @@ def main(arguments: Arguments) -> dict[str, NetResult]:
 def _configure(arguments: Arguments) -> Config:
     config = PRESETS[arguments.preset]
     if arguments.nets:
-        unknown = [name for name in arguments.nets if name not in config.nets]
+        known = {**config.nets, **config.further}
+        unknown = [name for name in arguments.nets if name not in known]
         if unknown:
-            raise SystemExit(f"no net {unknown[0]!r}; the preset has {', '.join(config.nets)}")
-        chosen = [config.nets[name] for name in arguments.nets]
-        for net in chosen:
-            if isinstance(net, TrainedControl) and net.net not in arguments.nets:
-                raise SystemExit(f"a trained control of {net.net!r} needs --nets {net.net} as well")
-        config = dataclasses.replace(
-            config, nets={name: config.nets[name] for name in arguments.nets}
-        )
+            raise SystemExit(f"no net {unknown[0]!r}; the preset has {', '.join(known)}")
+        chosen = [known[name] for name in arguments.nets]
+        for name, net in zip(arguments.nets, chosen, strict=True):
+            first = needs(net)
+            if first and first not in arguments.nets:
+                raise SystemExit(f"{name} needs {first}, trained before it: --nets {first} as well")
+        # In the preset's order, in which what a net needs comes before it.
+        nets = {name: net for name, net in known.items() if name in arguments.nets}
+        config = dataclasses.replace(config, nets=nets)
     mixing = config.run.mixing
     if arguments.augment:
         mixing = dataclasses.replace(mixing, augmentation=Augmentation())

@@ -1,7 +1,10 @@
 """The budget loss L_DCP, which pulls the fraction of open gates to a target (arXiv 2412.17121).
 
-    global:     (mean of g over batch, frames, channels and blocks - target)^2
-    per block:  mean over blocks i of (mean of g_i - target)^2
+    global:         (mean of g over batch, frames, channels and blocks - target)^2
+    per block:      mean over blocks i of (mean of g_i - target)^2
+    per utterance:  mean over utterances b of (mean of g_b - target)^2
+
+The global one lets easy audio pay for hard. The last is ours.
 
 The paper adds it with a fixed weight. `update_dual` is ours: a multiplier that is raised, by
 dual ascent on the constraint ``|kept - target| <= tolerance``, until the measured fraction
@@ -11,10 +14,12 @@ meets it, so that no weight has to be searched for each target.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+BUDGETS = ("global", "per_block", "per_utterance")
 
 
 def kept_per_block(
@@ -44,27 +49,40 @@ def kept_fraction(
     return (kept_per_block(gates, valid) * channels).sum() / channels.sum()
 
 
+def kept_per_utterance(
+    gates: Sequence[jax.Array], valid: jax.typing.ArrayLike | None = None
+) -> jax.Array:
+    """Fraction of open gates in each utterance, (B,); 0 without one valid frame."""
+    open_ = sum(gate.astype(jnp.float32).sum(-1) for gate in gates)  # (B, T)
+    weight = jnp.ones_like(open_) if valid is None else jnp.asarray(valid, jnp.float32)
+    channels = sum(gate.shape[-1] for gate in gates)
+    return (open_ * weight).sum(-1) / (jnp.maximum(weight.sum(-1), 1) * channels)
+
+
 def budget_loss(
     gates: Sequence[jax.Array],
     target: jax.Array | float,
     *,
-    per_block: bool = False,
+    by: Literal["global", "per_block", "per_utterance"] = "global",
     valid: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
     """Squared distance of the kept fraction from its target; the caller weights it.
 
     Args:
         gates: sequence over blocks of (B, T, C_i) zeros and ones, from `hard_step`.
-        target: fraction to keep, scalar, may be traced; with ``per_block`` also (blocks,).
-        per_block: every block is pulled to the target, instead of their overall mean. Blocks
-            then count equally, whatever their number of channels.
+        target: fraction to keep, scalar, may be traced; per block also (blocks,), per utterance
+            also (B,).
+        by: what is pulled to the target. Blocks and utterances count equally, whatever their
+            number of channels and frames.
         valid: (B, T), true where a frame is real; None: all are.
 
     Returns:
         Scalar float32.
     """
-    if per_block:
+    if by == "per_block":
         return jnp.square(kept_per_block(gates, valid) - target).mean()
+    if by == "per_utterance":
+        return jnp.square(kept_per_utterance(gates, valid) - target).mean()
     return jnp.square(kept_fraction(gates, valid) - target)
 
 

@@ -78,6 +78,8 @@ def apply_gate(
     window: int = 16,
     surrogate: Surrogate = identity,
     normalize: bool = False,
+    level: bool = False,
+    group: int = 1,
     detach: bool = True,
     key: jax.Array | None = None,
     noise: jax.Array | float = 1.0,
@@ -87,11 +89,15 @@ def apply_gate(
     Args:
         params: from `init_gate`.
         state: from `init_gate_state` with the same window, or what the last call returned.
-        x: (B, T, in_channels), the block's input.
+        x: (B, T, in_channels), the block's input; with ``level`` one channel less.
         window: frames pooled, static; 1 is no pooling.
         surrogate: derivative of the step in the backward pass.
         normalize: standardise each frame over its channels first (zero mean, unit standard
             deviation, no parameters): stateless, and takes the level out of the decision.
+        level: the log of that deviation is one more input channel (ours): a loud frame may then
+            be decided otherwise than a quiet one, whether or not the rest is normalised.
+        group: channels that share a decision (ours); the parameters are those of a gate with
+            out_channels / group outputs.
         detach: no gradient through the gate into x; the gate's own parameters still learn.
         key: with a key, logistic noise of scale ``noise`` is added to the scores before the
             step (training). Without: deterministic.
@@ -102,22 +108,23 @@ def apply_gate(
         the same shape before any noise; both float32 whatever the dtype of x.
     """
     fc1, fc2 = params["fc1"], params["fc2"]
-    if x.shape[-1] != fc1["kernel"].shape[0]:
-        raise ValueError(
-            f"expected gate input of {fc1['kernel'].shape[0]} channels, got shape {x.shape}"
-        )
+    channels = fc1["kernel"].shape[0] - level
+    if x.shape[-1] != channels:
+        raise ValueError(f"expected gate input of {channels} channels, got shape {x.shape}")
     x = x.astype(jnp.float32)
     if detach:
         x = jax.lax.stop_gradient(x)
-    if normalize:
-        x = _standardize(x)
+    x = _gate_input(x, normalize=normalize, level=level)
 
     # In float32 where the net's own matmuls are not: a rounded score decides otherwise.
     projected = jnp.matmul(x, fc1["kernel"], precision="float32")
     state, pooled = moving_average(state, projected, window)
     hidden = jax.nn.relu(pooled + fc1["bias"])
     scores = jnp.matmul(hidden, fc2["kernel"], precision="float32") + fc2["bias"]
-    return state, hard_step(scores, surrogate, key=key, noise=noise), scores
+    gate = hard_step(scores, surrogate, key=key, noise=noise)
+    if group > 1:
+        gate, scores = jnp.repeat(gate, group, -1), jnp.repeat(scores, group, -1)
+    return state, gate, scores
 
 
 def gate_macs(in_channels: int, out_channels: int, hidden: int = 8) -> int:
@@ -125,7 +132,12 @@ def gate_macs(in_channels: int, out_channels: int, hidden: int = 8) -> int:
     return in_channels * hidden + hidden * out_channels
 
 
-def _standardize(x: jax.Array) -> jax.Array:
-    """Each frame minus its mean over channels, divided by its standard deviation."""
+def _gate_input(x: jax.Array, *, normalize: bool, level: bool) -> jax.Array:
+    """What the first matmul sees of each frame."""
+    if not (normalize or level):
+        return x
     centred = x - x.mean(-1, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + _EPSILON)
+    variance = jnp.square(centred).mean(-1, keepdims=True) + _EPSILON
+    if normalize:
+        x = centred * jax.lax.rsqrt(variance)
+    return jnp.concatenate([x, 0.5 * jnp.log(variance)], -1) if level else x

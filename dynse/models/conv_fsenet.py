@@ -12,7 +12,7 @@ Exits (ours): a head like the last matrix behind any block gives a gain from the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import flax.linen as nn
@@ -159,12 +159,13 @@ class ConvFSENet(Network):
         else:
             state = tuple(block.init_state(frames.shape[0]) for block in self.tcn)
         x = compress(frames) if self.features == "compressed" else frames
-        x = nn.relu(self.front(x))
+        x = front = nn.relu(self.front(x))
         states, all_gates, all_scores, gains = [], [], [], []
         for index, block in enumerate(tcn):
             block_state, x, gate, scores = block(
                 state[index],
                 x,
+                front=front,
                 train=train,
                 replayed=None if gates is None else gates[index],
                 key=None if key is None else jax.random.fold_in(key, index),
@@ -179,7 +180,8 @@ class ConvFSENet(Network):
         # A fixed exit leaves the state of the blocks behind it as it is.
         next_state = (*states, *state[len(states) :]) if self.causal else ()
         exits = tuple(gains) if self.exits else ()
-        return next_state, gains[-1], Aux(tuple(all_gates), tuple(all_scores), exits)
+        aux = Aux(tuple(all_gates), tuple(all_scores), exits, hidden=x if train else ())
+        return next_state, gains[-1], aux
 
     @nn.nowrap
     def init_state(self, batch_size: int) -> tuple[BlockState, ...]:
@@ -211,15 +213,20 @@ class ConvFSENet(Network):
         """Of the whole.
 
         At the output site a gate runs beside the conv: the longer of the two counts. At the inner
-        site what the conv sees was itself gated, so both add up.
+        site what the conv sees was itself gated, so both add up. Gates that see the front end add
+        nothing to each other: the first one, behind which the most convs come, counts.
         """
         inner = self.gate is not None and self.gate.site == "inner"
         blocks = self._tcn()[: self._running]
+        if self.gate is not None and self.gate.source == "front":
+            convs = [block.conv_reach for block in blocks]
+            first = [blocks[0].gate_reach, *convs[0 if inner else 1 :]]
+            return Reach(*map(max, _total(convs), _total(first)))
         longest = [
             map(sum if inner else max, zip(block.conv_reach, block.gate_reach, strict=True))
             for block in blocks
         ]
-        return Reach(*map(sum, zip(*longest, strict=True)))
+        return _total(longest)
 
     @nn.nowrap
     def cost(self) -> list[LayerCost]:
@@ -230,3 +237,8 @@ class ConvFSENet(Network):
             if index in heads:
                 costs.append(pointwise_cost(heads[index], self.width, self.bins))
         return costs
+
+
+def _total(reaches: Iterable[Sequence[int]]) -> Reach:
+    """Of layers behind each other."""
+    return Reach(*map(sum, zip(*reaches, strict=True)))

@@ -32,6 +32,7 @@ from dynse.layers.cost import LayerCost
 from dynse.layers.norm import BatchNorm, batch_norm_cost
 
 SITES = ("output", "inner")
+SOURCES = ("block", "front")
 
 
 def check_choice(name: str, value: str, legal: Sequence[str]) -> None:
@@ -49,6 +50,10 @@ class GateConfig:
         window: frames of the moving average.
         surrogate: name of the step's derivative in the backward pass.
         normalize: standardise the gate's input over its channels.
+        level: the log of that input's standard deviation is one more of its channels.
+        group: channels that share a decision.
+        source: "block", the block's own input, or "front": every gate sees what the first block
+            does, as one gate network that all blocks share would.
         detach: stop the gradient from the gate into the block's input.
         bias: initial bias of the scores; positive starts open.
     """
@@ -58,14 +63,18 @@ class GateConfig:
     window: int = 16
     surrogate: str = "identity"
     normalize: bool = False
+    level: bool = False
+    group: int = 1
+    source: Literal["block", "front"] = "block"
     detach: bool = True
     bias: float = 1.0
 
     def __post_init__(self) -> None:
         check_choice("site", self.site, SITES)
         check_choice("surrogate", self.surrogate, tuple(SURROGATES))
-        if self.hidden < 1 or self.window < 1:
-            raise ValueError(f"hidden and window must be positive, got {self}")
+        check_choice("source", self.source, SOURCES)
+        if self.hidden < 1 or self.window < 1 or self.group < 1:
+            raise ValueError(f"hidden, window and group must be positive, got {self}")
 
 
 class BlockState(NamedTuple):
@@ -114,15 +123,21 @@ class TCNBlock(nn.Module):
         if self.gate is not None:
             self.gate_params = self.param(
                 "gate",
-                lambda key: init_gate(
-                    key, self.width, self.gated_channels, self.gate.hidden, bias=self.gate.bias
-                ),
+                lambda key: init_gate(key, *self._gate_shape, bias=self.gate.bias),
             )
 
     @property
     def gated_channels(self) -> int:
         """Channels C that the gate decides about."""
         return self.inner if self.gate.site == "inner" else self.width
+
+    @property
+    def _gate_shape(self) -> tuple[int, int, int]:
+        """Inputs, outputs and hidden width of the gate's matrices."""
+        channels, group = self.gated_channels, self.gate.group
+        if channels % group:
+            raise ValueError(f"{channels} channels do not part into groups of {group}")
+        return self.width + self.gate.level, channels // group, self.gate.hidden
 
     @property
     def conv_reach(self) -> Reach:
@@ -151,12 +166,16 @@ class TCNBlock(nn.Module):
         state: BlockState,
         x: jax.Array,
         *,
+        front: jax.Array,
         train: bool,
         replayed: jax.Array | None,
         key: jax.Array | None,
         noise: jax.Array | float | None,
     ) -> tuple[BlockState, jax.Array, jax.Array | None, jax.Array | None]:
-        """State and x (B, T, B) -> next state, y, gate and scores (None without a gate)."""
+        """State and x (B, T, B) -> next state, y, gate and scores (None without a gate).
+
+        `front` is the first block's x.
+        """
         drop_keys = (None, None)
         gate_key = None
         if key is not None:
@@ -165,17 +184,20 @@ class TCNBlock(nn.Module):
         gate = scores = None
         gate_state = state.gate
         if self.gate is not None:
+            seen = front if self.gate.source == "front" else x
             decide = functools.partial(
                 apply_gate,
                 self.gate_params,
                 window=self.gate.window,
                 surrogate=SURROGATES[self.gate.surrogate],
                 normalize=self.gate.normalize,
+                level=self.gate.level,
+                group=self.gate.group,
                 detach=self.gate.detach,
                 key=None if noise is None else gate_key,
                 noise=0.0 if noise is None else noise,
             )
-            gate_state, gate, scores = _ahead(decide, self.gate_reach.ahead, gate_state, x)
+            gate_state, gate, scores = _ahead(decide, self.gate_reach.ahead, gate_state, seen)
             if replayed is not None:
                 gate = jnp.broadcast_to(replayed, gate.shape).astype(gate.dtype)
 
@@ -224,7 +246,7 @@ class TCNBlock(nn.Module):
         if self.kind == "original":
             costs += [prelu_cost(f"{path}/prelu1"), prelu_cost(f"{path}/prelu2")]
         if self.gate is not None:
-            hidden, channels = self.gate.hidden, self.gated_channels
-            macs = gate_macs(self.width, channels, hidden)
-            costs.append(LayerCost(f"{path}/gate", macs + hidden + channels, macs))
+            inputs, outputs, hidden = self._gate_shape
+            macs = gate_macs(inputs, outputs, hidden)
+            costs.append(LayerCost(f"{path}/gate", macs + hidden + outputs, macs))
         return costs

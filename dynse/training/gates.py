@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from dynse.gating import budget_loss, init_dual, kept_fraction, update_dual
 from dynse.gating.alive import batch_shaping_loss, mutual_information_loss
+from dynse.gating.budget import BUDGETS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,9 @@ class GateTraining:
 
     Attributes:
         target: fraction of the channels to keep.
-        budget: "global", the mean over all blocks is pulled to the target, or "per_block".
+        budget: what is pulled to the target: "global", the mean over all blocks, frames and
+            utterances of the batch, "per_block", or "per_utterance".
+        anneal: fraction of the run over which the target falls from 1 (a dense net) to its value.
         weight: first weight of the budget.
         dual_rate: gain of the dual ascent per step; 0 leaves the weight fixed (the paper).
         ramp: fraction of the run over which the weight rises from 0.
@@ -36,7 +39,8 @@ class GateTraining:
     """
 
     target: float = 0.25
-    budget: Literal["global", "per_block"] = "global"
+    budget: Literal["global", "per_block", "per_utterance"] = "global"
+    anneal: float = 0.0
     weight: float = 2.0
     dual_rate: float = 0.02
     ramp: float = 0.25
@@ -48,8 +52,10 @@ class GateTraining:
     def __post_init__(self) -> None:
         if not 0 < self.target <= 1:
             raise ValueError(f"target must lie in (0, 1], got {self.target}")
-        if self.budget not in ("global", "per_block"):
-            raise ValueError(f"budget must be global or per_block, got {self.budget!r}")
+        if self.budget not in BUDGETS:
+            raise ValueError(f"budget must be one of {', '.join(BUDGETS)}; got {self.budget!r}")
+        if not 0 <= self.anneal <= 1:
+            raise ValueError(f"anneal must lie within 0 to 1, got {self.anneal}")
         if not 0 <= self.fade[0] < self.fade[1] <= 1:
             raise ValueError(f"fade must rise within 0 to 1, got {self.fade}")
 
@@ -74,6 +80,13 @@ class GateLoss:
         begin, end = self.config.fade
         return jnp.clip((end - step / self.steps) / (end - begin), 0, 1)
 
+    def _target(self, step: jax.Array) -> jax.Array | float:
+        config = self.config
+        if not config.anneal:
+            return config.target
+        done = jnp.minimum(step / (config.anneal * self.steps), 1)
+        return 1 - (1 - config.target) * done
+
     def __call__(
         self, state: Any, aux: Any, batch: Any, step: jax.Array
     ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
@@ -81,8 +94,8 @@ class GateLoss:
         config = self.config
         kept = jax.lax.stop_gradient(kept_fraction(aux.gates))
         ramp = jnp.minimum(step / max(config.ramp * self.steps, 1), 1)
-        per_block = config.budget == "per_block"
-        total = ramp * state.weight * budget_loss(aux.gates, config.target, per_block=per_block)
+        target = self._target(step)
+        total = ramp * state.weight * budget_loss(aux.gates, target, by=config.budget)
         faded = self._faded(step)
         if config.mutual_information:
             term = mutual_information_loss(aux.scores)
@@ -93,4 +106,4 @@ class GateLoss:
         # The multiplier waits for the ramp: before that, a violation is no fault of the weight.
         rate = jnp.where(ramp < 1, 0.0, config.dual_rate)
         metrics = {"kept": kept, "budget_weight": ramp * state.weight}
-        return total, update_dual(state, kept, config.target, rate), metrics
+        return total, update_dual(state, kept, target, rate), metrics

@@ -1,17 +1,18 @@
-"""Gates trained with probes in view: a linear head reads voice, F0 and SNR from each frame's gates.
+"""Nets trained with probes in view: a linear head reads voice, F0 and SNR from each frame's gates.
 
     extra = other + weight (CE(voice) + (u - u*)^2 over voiced frames + (r - r*)^2) / 3
     voice, u, r = head(g_t),      u = (log2 F0 - 7.5) / 0.5,      r = SNR of the frame / 12 dB
 
 The head learns beside the network, with an Adam of its own and a gradient that stops at the gates;
 the network's gradient passes through the head as it is, by the gates' surrogate. Further than the
-paper (arXiv 2602.10666), whose gates know nothing of the probes that will read them.
+paper (arXiv 2602.10666), whose gates know nothing of the probes that will read them. To compare
+with, a net whose gates do not learn is read at the input of its last matrix.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,17 +64,19 @@ class FrameTargets(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ProbeLoss:
-    """The extra loss of a gated network that is to tell what it hears.
+    """The extra loss of a network that is to tell what it hears.
 
     Attributes:
         config: the probes'.
-        channels: all gated channels of the network, S.
+        channels: S of what is read.
         other: the extra loss of the gates.
+        reads: all "gates", or the "hidden" layer before the last matrix.
     """
 
     config: ProbeTraining
     channels: int
     other: Any
+    reads: Literal["gates", "hidden"] = "gates"
 
     def init(self) -> HeadState:
         """A head of zeros: at first nothing is asked of the gates."""
@@ -99,15 +102,16 @@ class ProbeLoss:
         if batch.f0_hz is None:
             raise ValueError("expected batches with F0: load the speech with its pitch")
         total, other, metrics = self.other(state.other, aux, batch, step)
-        gates, targets = jnp.concatenate(aux.gates, -1), frame_targets(batch)
-        if gates.shape[:2] != targets.voice.shape:
+        read = jnp.concatenate(aux.gates, -1) if self.reads == "gates" else aux.hidden
+        targets = frame_targets(batch)
+        if read.shape[:2] != targets.voice.shape:
             raise ValueError(
-                f"expected gates of the {targets.voice.shape[1]} frames of the 512/256 STFT, got "
-                f"{gates.shape[1]}"
+                f"expected the {targets.voice.shape[1]} frames of the 512/256 STFT, got "
+                f"{read.shape[1]}"
             )
         head = jax.tree.map(jax.lax.stop_gradient, (state.weights, state.bias))
-        loss = head_loss(head, gates, targets)
-        gradient = jax.grad(head_loss)(head, jax.lax.stop_gradient(gates), targets)
+        loss = head_loss(head, read, targets)
+        gradient = jax.grad(head_loss)(head, jax.lax.stop_gradient(read), targets)
         updates, optimizer = self._optimizer.update(gradient, state.optimizer)
         weights, bias = optax.apply_updates(head, updates)
         total = total + self.config.weight * loss
@@ -115,17 +119,17 @@ class ProbeLoss:
 
 
 def head_loss(
-    head: tuple[jax.Array, jax.Array], gates: jax.Array, targets: FrameTargets
+    head: tuple[jax.Array, jax.Array], read: jax.Array, targets: FrameTargets
 ) -> jax.Array:
     """Mean of the three losses, () .
 
     Args:
         head: weights (S, 3) and bias (3,).
-        gates: (B, T, S).
+        read: gates, or hidden activations, (B, T, S).
         targets: what is true.
     """
     weights, bias = head
-    logit, f0, snr = jnp.moveaxis(gates @ weights + bias, -1, 0)
+    logit, f0, snr = jnp.moveaxis(read @ weights + bias, -1, 0)
     voice = optax.sigmoid_binary_cross_entropy(logit, targets.voice).mean()
     off = jnp.where(targets.voiced, jnp.square(f0 - targets.f0), 0)
     pitch = off.sum() / jnp.maximum(targets.voiced.sum(), 1)

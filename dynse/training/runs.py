@@ -42,6 +42,7 @@ from dynse.training.step import (
     AMSGradConfig,
     Loss,
     OptimizerConfig,
+    Teacher,
     TrainState,
     batch_key,
     init_train_state,
@@ -112,11 +113,16 @@ def new_state(config: RunConfig, *, around: Around | None = None) -> TrainState:
 
 
 def train_step(
-    config: RunConfig, *, around: Around | None = None, phase: int = 0, mesh: Mesh | None = None
+    config: RunConfig,
+    *,
+    around: Around | None = None,
+    teacher: Teacher | None = None,
+    phase: int = 0,
+    mesh: Mesh | None = None,
 ) -> Any:
     """The jitted step (state, speech, noise) -> (state, metrics), of crops from `train_crops`.
 
-    `around` and `phase` as for `train_run`; `mesh` of the devices that share the batch.
+    `around`, `teacher` and `phase` as for `train_run`; `mesh` of the devices that share the batch.
     """
     return make_train_step(
         config.net.build(config.stft.bins),
@@ -127,6 +133,7 @@ def train_step(
         seed=config.seed,
         phase=config.net.phase + phase,
         loss=run_loss(config),
+        teacher=teacher,
         matmul=config.matmul,
         mesh=mesh,
     )
@@ -158,6 +165,7 @@ def train_run(
     corpus: Corpus,
     *,
     variables: Mapping[str, Any] | None = None,
+    teacher: Teacher | None = None,
     around: Around | None = None,
     told: Mapping[str, Any] | None = None,
     phase: int = 0,
@@ -172,6 +180,7 @@ def train_run(
         config: what is trained, and how.
         corpus: what is trained on.
         variables: "params" and "batch_stats" to start from, in place of fresh ones.
+        teacher: a trained network whose output this one learns from beside the clean signal.
         around: makes the run's optimiser another one: adds a regulariser's gradient, masks. Not
             known to `load_run`, which does not read such a run.
         told: what `around` does, as JSON, for `config.json`.
@@ -200,7 +209,7 @@ def train_run(
     mesh = batch_mesh(config.mixing.batch_size)
     speech = load_source(corpus.speech["train"], pitch)
     noise = load_source(corpus.noise["train"])
-    step = train_step(config, around=around, phase=phase, mesh=mesh)
+    step = train_step(config, around=around, teacher=teacher, phase=phase, mesh=mesh)
     validate = make_validation(
         config.net.build(config.stft.bins),
         config.valid_mixing,
@@ -219,6 +228,9 @@ def train_run(
     }
     if phase:
         identity["phase"] = phase
+    if teacher is not None:
+        digest = variables_digest(teacher.variables)
+        identity["teacher"] = {"variables": digest, "weight": teacher.weight}
     # Copied: the train step gives the buffers of its state away.
     if around is not None:
         start = start._replace(opt_state=jax.tree.map(jnp.array, start.opt_state))

@@ -2,7 +2,10 @@
 
     loss = spectral loss(enhanced, clean) + extra loss(aux)
 
-or, in place of the spectral loss, the squared error of the network's output to its own target.
+or, in place of the spectral loss, the squared error of the network's output to its own target. With
+a teacher the clean signal is in part replaced by what the teacher makes of the noisy one:
+
+    loss = (1 - w) spectral loss(enhanced, clean) + w spectral loss(enhanced, taught) + extra loss
 
 The step is a pure function of the state and the step's crops: every random draw, of the crops too,
 comes from the seed folded with the step's number, so a run that is resumed from a checkpoint goes
@@ -77,6 +80,20 @@ class ExtraLoss(Protocol):
         self, state: Any, aux: Any, batch: Batch, step: jax.Array
     ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
         """Loss (), next state and metrics."""
+
+
+class Teacher(NamedTuple):
+    """A trained network that another one learns from.
+
+    Attributes:
+        model: the network, of the same kind of input and output.
+        variables: its variables.
+        weight: w, of the loss against its output, 0 to 1.
+    """
+
+    model: Any
+    variables: Any
+    weight: float
 
 
 class NoExtraLoss:
@@ -192,6 +209,7 @@ def make_train_step(
     seed: int,
     phase: int = 0,
     loss: Loss = compressed_spectral_loss,
+    teacher: Teacher | None = None,
     matmul: Literal["float32", "bfloat16"] = "float32",
     mesh: Mesh | None = None,
 ) -> Callable[[TrainState, Crops, Crops], tuple[TrainState, dict[str, jax.Array]]]:
@@ -217,8 +235,20 @@ def make_train_step(
         )
         batch_stats = updated.get("batch_stats", {})
 
+        taught = None
+        if teacher is not None:
+            heard = teacher.model.apply(teacher.variables, path.inputs(frames))[1]
+            transform = path.transform(stft)
+            taught = batch._replace(
+                clean=transform.inverse(path.estimate(frames, heard), batch.noisy.shape[1])
+            )
+
         def output_loss(output):
-            return _utterance_losses(model, stft, loss, batch, frames, output).mean()
+            own = _utterance_losses(model, stft, loss, batch, frames, output).mean()
+            if taught is None:
+                return own
+            shown = _utterance_losses(model, stft, loss, taught, frames, output).mean()
+            return (1 - teacher.weight) * own + teacher.weight * shown
 
         spectral = output_loss(output)
         if getattr(aux, "exits", ()):

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from dynse.gating.budget import (
+    BUDGETS,
     budget_loss,
     init_dual,
     kept_fraction,
     kept_per_block,
+    kept_per_utterance,
     update_dual,
 )
 from dynse.gating.step import hard_step
@@ -26,10 +28,20 @@ def test_fractions_by_hand():
 
 def test_losses_by_hand():
     assert float(budget_loss(GATES, 0.5)) == pytest.approx((5 / 12 - 0.5) ** 2)
-    assert float(budget_loss(GATES, 0.5, per_block=True)) == pytest.approx(0.0625)
+    assert float(budget_loss(GATES, 0.5, by="per_block")) == pytest.approx(0.0625)
     assert float(budget_loss(GATES, 5 / 12)) == pytest.approx(0, abs=1e-12)
     own = jnp.array([0.75, 0.25])
-    assert float(budget_loss(GATES, own, per_block=True)) == pytest.approx(0)
+    assert float(budget_loss(GATES, own, by="per_block")) == pytest.approx(0)
+
+
+def test_utterances_apart():
+    both = [jnp.concatenate([gate, jnp.ones_like(gate)]) for gate in GATES]
+    np.testing.assert_allclose(kept_per_utterance(both), [5 / 12, 1])
+    # One utterance keeps too little by as much as the other too much: on the whole, all is well.
+    middle = (5 / 12 + 1) / 2
+    assert float(budget_loss(both, middle)) == pytest.approx(0, abs=1e-12)
+    apart = float(budget_loss(both, middle, by="per_utterance"))
+    assert apart == pytest.approx((1 - middle) ** 2)
 
 
 def test_only_valid_frames_count():
@@ -37,17 +49,19 @@ def test_only_valid_frames_count():
     np.testing.assert_allclose(kept_per_block(GATES, valid), [1.0, 0.25])
     assert float(kept_fraction(GATES, valid)) == pytest.approx(3 / 6)
     assert float(kept_fraction(GATES, jnp.zeros((1, 2), bool))) == 0
+    np.testing.assert_allclose(kept_per_utterance(GATES, valid), [3 / 6])
+    np.testing.assert_allclose(kept_per_utterance(GATES, jnp.zeros((1, 2), bool)), [0])
 
 
-@pytest.mark.parametrize("per_block", [False, True])
+@pytest.mark.parametrize("by", BUDGETS)
 @pytest.mark.parametrize(("target", "sign"), [(0.0, 1), (1.0, -1)])
-def test_gradient_moves_the_scores_towards_the_target(per_block, target, sign):
+def test_gradient_moves_the_scores_towards_the_target(by, target, sign):
     scores = (jnp.array([[[0.5, -0.5, 0.2]]]), jnp.array([[[-0.1, 0.3, 2.0]]]))
 
     @jax.jit
     def gradient(scores, target):
         def loss(scores):
-            return budget_loss([hard_step(s) for s in scores], target, per_block=per_block)
+            return budget_loss([hard_step(s) for s in scores], target, by=by)
 
         return jax.grad(loss)(scores)
 

@@ -12,7 +12,7 @@ from dynse.gating.surrogates import SURROGATES, sigmoid
 
 apply_gate = jax.jit(
     gate_module.apply_gate,
-    static_argnames=("window", "surrogate", "normalize", "detach"),
+    static_argnames=("window", "surrogate", "normalize", "level", "group", "detach"),
 )
 
 BATCH, FRAMES, IN, OUT, HIDDEN = 2, 19, 6, 5, 4
@@ -160,3 +160,26 @@ def test_macs_are_the_matmuls(params):
 def test_wrong_input_width(params):
     with pytest.raises(ValueError, match=r"6 channels, got shape \(2, 3, 7\)"):
         apply_gate(params, init_gate_state(params, 2), jnp.ones((2, 3, 7)))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_the_level_is_one_more_input(x, normalize):
+    made = init_gate(jax.random.key(3), IN + 1, OUT, HIDDEN)
+    state = init_gate_state(made, BATCH, 4)
+    scores = apply_gate(made, state, x, window=4, normalize=normalize, level=True)[2]
+    spread = x.std(-1, keepdims=True)
+    seen = (x - x.mean(-1, keepdims=True)) / spread if normalize else x
+    seen = jnp.concatenate([seen, jnp.log(spread)], -1)
+    np.testing.assert_allclose(scores, _paper_scores(made, seen, 4), atol=1e-3)
+    # Louder by a factor, a normalised gate hears nothing but its logarithm in that input.
+    if normalize:
+        louder = apply_gate(made, state, 3 * x, window=4, normalize=True, level=True)[2]
+        assert not np.allclose(louder, scores, atol=0.01)
+
+
+def test_a_group_shares_its_decision(params, x):
+    state = init_gate_state(params, BATCH, 4)
+    _, gate, scores = apply_gate(params, state, x, window=4)
+    _, grouped, group_scores = apply_gate(params, state, x, window=4, group=3)
+    np.testing.assert_array_equal(grouped, np.repeat(gate, 3, -1))
+    np.testing.assert_array_equal(group_scores, np.repeat(scores, 3, -1))

@@ -18,12 +18,12 @@ def magnitudes(batch, frames, bins=BINS, seed=5):
     return np.exp(1.5 * draw.normal(size=(batch, frames, bins)) - 1).astype(np.float32)
 
 
-def small_net(site=None, window=2, surrogate="sigmoid", detach=False, **options):
-    gate = site and GateConfig(
-        site=site, hidden=8, window=window, surrogate=surrogate, detach=detach, bias=0.0
+def small_net(site=None, window=2, *, surrogate="sigmoid", detach=False, gate=None, **options):
+    options["gate"] = site and GateConfig(
+        site=site, window=window, surrogate=surrogate, detach=detach, bias=0.0, **(gate or {})
     )
     shape = {"bins": BINS, "width": 8, "inner": 16, "stacks": 1, "blocks": 2}
-    return ConvFSENet(**{**shape, "gate": gate, **options})
+    return ConvFSENet(**{**shape, **options})
 
 
 def random_variables(net, seed=2):
@@ -32,15 +32,18 @@ def random_variables(net, seed=2):
 
 
 SLOW = pytest.mark.slow
+FRONT = {"source": "front"}
 NETS = [
     small_net(),
     small_net("output", 16, blocks=1),
     small_net("inner", 2, exits=(0,)),
     small_net(block="original", features="magnitude"),
     small_net("output", 2, block="original", blocks=1),
+    small_net("output", 9, gate={"source": "front", "level": True, "group": 2}),
     small_net("inner", 1, block="original", blocks=1, taps=2),
     pytest.param(small_net("inner", 2, exits=(0, 1), blocks=3, exit_index=1, inner=32), marks=SLOW),
     pytest.param(small_net("output", 1), marks=SLOW),
+    pytest.param(small_net("inner", 9, gate=FRONT, blocks=3, inner=32), marks=SLOW),
     pytest.param(small_net("output", 16), marks=SLOW),
     pytest.param(small_net("inner", 1), marks=SLOW),
     pytest.param(small_net("inner", 16), marks=SLOW),
@@ -51,6 +54,7 @@ NETS = [
 
 def name_of(net):
     gate = f"{net.gate.site}{net.gate.window}" if net.gate else "dense"
+    gate += "-front" if net.gate and net.gate.source == "front" else ""
     exits = f"-exits{len(net.exits)}" if net.exits else ""
     return f"{net.block}-{gate}{exits}"
 
@@ -76,6 +80,25 @@ def test_contract_sees_past_a_gate_that_stops_the_gradient():
 )
 def test_published_receptive_fields(site, window, expected):
     assert small_net(site, window, stacks=3, blocks=3).receptive_field_frames == expected
+
+
+def test_gates_that_see_the_front_end_reach_back_from_the_first_block():
+    # 42 of the convs; 15 of a gate, behind which come all convs or, at the output site, all but
+    # the first block's 2.
+    shape = {"stacks": 3, "blocks": 3, "gate": FRONT}
+    assert small_net("output", 16, **shape).receptive_field_frames == 15 + 40
+    assert small_net("inner", 16, **shape).receptive_field_frames == 15 + 42
+    assert small_net("output", 2, **shape).receptive_field_frames == 42
+
+
+def test_groups_and_the_level_have_their_price():
+    def macs(**gate):
+        return total_macs(ConvFSENet(gate=GateConfig(**gate)).cost())
+
+    assert macs() - macs(group=4) == 9 * 8 * (128 - 32)
+    assert macs(level=True) - macs() == 9 * 8
+    with pytest.raises(ValueError, match="128 channels do not part into groups of 3"):
+        macs(group=3)
 
 
 @pytest.mark.slow
@@ -170,10 +193,10 @@ def reference(net, variables, frames):
         input_past = [[] for _ in range(net.stacks * net.blocks)]
         for frame in row:
             x = (frame + 1e-9) ** 0.3
-            h = np.maximum(x @ params["front"]["kernel"] + params["front"]["bias"], 0)
+            h = front = np.maximum(x @ params["front"]["kernel"] + params["front"]["bias"], 0)
             for index in range(net.stacks * net.blocks):
                 name, p = f"block{index}", params[f"block{index}"]
-                input_past[index].append(h)
+                input_past[index].append(front if gate.source == "front" else h)
                 pooled = sum(input_past[index][-gate.window :]) / gate.window
                 fc1, fc2 = p["gate"]["fc1"], p["gate"]["fc2"]
                 hidden = np.maximum(pooled @ fc1["kernel"] + fc1["bias"], 0)
@@ -197,9 +220,9 @@ def reference(net, variables, frames):
     return np.reshape(gains, frames.shape), by_block
 
 
-@pytest.mark.parametrize("site", ["output", "inner"])
-def test_the_gated_net_is_the_one_of_the_equations(site):
-    net, frames = small_net(site, 3), magnitudes(2, 14)
+@pytest.mark.parametrize(("site", "source"), [("output", "block"), ("inner", "front")])
+def test_the_gated_net_is_the_one_of_the_equations(site, source):
+    net, frames = small_net(site, 3, gate={"source": source}), magnitudes(2, 14)
     variables = random_variables(net)
     expected, decisions = reference(net, variables, frames)
     _, gain, aux = jax.jit(net.apply)(variables, frames)

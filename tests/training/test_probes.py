@@ -98,7 +98,7 @@ def test_a_run_brings_its_pitch_and_is_read_back(tmp_path):
     known = Corpus(small.name, small.fingerprint, speech, small.noise)
     config = run_config()
     net = dataclasses.replace(config.net, probe_training=ProbeTraining())
-    with pytest.raises(ValueError, match="expected gates of the 17 frames of the 512/256 STFT"):
+    with pytest.raises(ValueError, match="expected the 17 frames of the 512/256 STFT"):
         train_run(tmp_path / "other", dataclasses.replace(config, net=net), known)
     config = dataclasses.replace(config, net=net, stft=STFT())
     _, variables, lines = train_run(tmp_path / "told", config, known)
@@ -109,6 +109,27 @@ def test_a_run_brings_its_pitch_and_is_read_back(tmp_path):
     assert all(jax.tree.leaves(same))
 
 
+def test_without_gates_that_learn_the_last_hidden_layer_is_read():
+    static = dataclasses.replace(run_config(gated=False).net, probe_training=ProbeTraining())
+    loss = static.extra_loss(10)
+    assert (loss.reads, loss.channels) == ("hidden", static.width)
+    model, given = static.build(257), batch()
+    frames = jnp.abs(STFT().forward(given.noisy))
+
+    def extra(params, batch_stats, state):
+        variables = {"params": params, "batch_stats": batch_stats}
+        _, _, aux = model.apply(variables, frames, train=True, mutable=["batch_stats"])[0]
+        return loss(state, aux, given, jnp.int32(0))[:2]
+
+    variables = model.init(jax.random.key(0), frames[:, :1])
+    gradient = jax.jit(jax.grad(extra, has_aux=True))
+    to_net, state = gradient(variables["params"], variables["batch_stats"], loss.init())
+    assert not any(map(jnp.any, jax.tree.leaves(to_net)))  # a head of zeros asks for nothing
+    to_net, _ = gradient(variables["params"], variables["batch_stats"], state)
+    reached = {name: any(map(jnp.any, jax.tree.leaves(part))) for name, part in to_net.items()}
+    assert reached == {"front": True, "block0": True, "block1": True, "back": False}
+
+
 def test_wrong_uses_are_named():
     loss = ProbeLoss(ProbeTraining(), CHANNELS, NoExtraLoss())
     without = batch()._replace(f0_hz=None)
@@ -116,5 +137,3 @@ def test_wrong_uses_are_named():
         loss(loss.init(), aux(0, 5), without, jnp.int32(0))
     with pytest.raises(ValueError, match="must be positive"):
         ProbeTraining(weight=0)
-    with pytest.raises(ValueError, match="probes need gates"):
-        dataclasses.replace(run_config(gated=False).net, probe_training=ProbeTraining())

@@ -11,7 +11,7 @@ from training.small import GATE, bank, run_config
 from dynse.data.mixing import load_source
 from dynse.training.nets import ConvFSENetConfig
 from dynse.training.runs import new_state, train_crops, train_step
-from dynse.training.step import DIVERGED_STEPS
+from dynse.training.step import DIVERGED_STEPS, Teacher
 
 CROPS = train_crops(run_config(), load_source(bank(0)), load_source(bank(2)))
 
@@ -75,6 +75,25 @@ def test_matmuls_in_bfloat16_but_not_the_gates():
     assert 0 < dots - in_bfloat16 <= 6 * len(_aux(0.0).gates) * 2
     assert in_bfloat16 > dots / 2
     assert asked("float32") == (dots, 0)
+
+
+def test_a_teacher_takes_the_place_of_the_clean_signal():
+    config = run_config(gated=False)
+    pupil, other = new_state(config), new_state(dataclasses.replace(config, seed=9))
+    teacher = {"params": other.params, "batch_stats": other.batch_stats}
+    model = config.net.build(config.stft.bins)
+
+    def loss(weight, state):
+        taught = None if weight is None else Teacher(model, teacher, weight)
+        state = jax.tree.map(jnp.copy, state)  # the step takes its buffers
+        return float(train_step(config, teacher=taught)(state, *CROPS(0))[1]["loss"])
+
+    alone, half, whole = loss(0.0, pupil), loss(0.5, pupil), loss(1.0, pupil)
+    assert loss(None, pupil) == pytest.approx(alone, rel=1e-6)
+    assert half == pytest.approx((alone + whole) / 2, rel=1e-5)
+    assert abs(whole - alone) > 0.01 * alone
+    # It is its teacher but for the statistics of the batch: next to nothing is left to learn.
+    assert loss(1.0, pupil._replace(params=other.params)) < 0.5 * whole
 
 
 def test_wild_gradients_are_counted_and_the_count_stays(step):
