@@ -5,8 +5,10 @@
 Measures, in one process on one machine, medians and quartiles over interleaved rounds: the whole
 train step (batch drawn, STFTs, net, loss, gradient, AdamW) of the causal 128/256 net, batch 16 x
 2 s, dense and gated, as multiples of real time; the net alone, forward and forward + backward;
-the same net with plain autodiff in place of the hand-written gradients (the baseline; gradients
-checked equal first). With --system-malloc it leaves glibc's malloc as it is, for comparison.
+the same net with plain autodiff in place of the hand-written gradients (gradients checked equal
+first); and the dense net's step in plain PyTorch (`torch_conv_fsenet.py`: eager, and with the net
+through torch.compile), which is given its batch mixed, loss and gradients checked equal first.
+With --system-malloc it leaves glibc's malloc as it is, for comparison.
 Writes benchmarks/results/train_step.json.
 """
 
@@ -24,7 +26,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import torch
 import tyro
+from torch_conv_fsenet import Trainer
 
 from dynse.audio.features import magnitude
 from dynse.audio.stft import STFT
@@ -35,10 +39,12 @@ from dynse.layers import conv, norm
 from dynse.models.conv_fsenet import ConvFSENet, GateConfig
 from dynse.training.gates import GateTraining
 from dynse.training.loop import write_json
+from dynse.training.losses import compressed_spectral_loss
 from dynse.training.memory import keep_freed_memory
 from dynse.training.nets import ConvFSENetConfig
 from dynse.training.runs import RunConfig, new_state, train_crops, train_step
 
+THRESHOLD = 0.025  # of active frames, as published
 GATE = GateConfig(window=2, surrogate="sigmoid", normalize=True, detach=False, bias=0.0)
 NETS = {
     "dense": ConvFSENetConfig(),
@@ -59,6 +65,8 @@ class Arguments:
 
     rounds: int = 15
     """Interleaved rounds; medians and quartiles are over these."""
+    torch_threads: int = 2
+    """That PyTorch computes with."""
     system_malloc: bool = False
     """Leave malloc as it is."""
     out: pathlib.Path = pathlib.Path(__file__).parent / "results" / "train_step.json"
@@ -73,7 +81,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     calls: dict[str, Callable[[], Any]] = {}
     compile_s = {}
     for name, net in NETS.items():
-        config = RunConfig(net=net)
+        config = RunConfig(net=net, active_threshold=THRESHOLD)
         step = train_step(config)
         holder = [new_state(config)]
         coming = train_crops(config, speech, noise).each(itertools.count())
@@ -102,6 +110,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     calls["net, forward"] = lambda: forward(variables["params"], frames)
     calls["net, forward + backward"] = lambda: both(variables["params"], frames)
     calls["net, forward + backward, plain autodiff"] = lambda: plain(variables["params"], frames)
+    calls |= _torch_steps(variables, batch, arguments.torch_threads)
 
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
@@ -122,21 +131,67 @@ def main(arguments: Arguments) -> dict[str, Any]:
         results["net, forward + backward, plain autodiff"]["median_ms"]
         / results["net, forward + backward"]["median_ms"]
     )
+    dense = results["step, dense"]["median_ms"]
+    over_torch = {
+        name: round(values["median_ms"] / dense, 2)
+        for name, values in results.items()
+        if "PyTorch" in name
+    }
     content = {
         "machine": machine(),
         "commit": commit(),
+        "torch": {"version": torch.__version__, "threads": arguments.torch_threads},
         "memory_kept": kept,
         "rounds": arguments.rounds,
         "times": results,
         "forward_backward_over_forward": round(ratio, 2),
         "plain_autodiff_over_ours": round(speedup, 2),
+        "pytorch_over_ours": over_torch,
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out, content)
     for name, values in results.items():
         print(f"{name:42s} {values}")
     print(f"forward + backward over forward {ratio:.2f}; plain autodiff over ours {speedup:.2f}")
+    print(f"PyTorch over ours: {over_torch}")
     return content
+
+
+def _torch_steps(variables: Any, batch: Any, threads: int) -> dict[str, Callable[[], Any]]:
+    """Whole steps of the dense net in PyTorch, from the mixed batch on."""
+    torch.set_num_threads(threads)
+    given = [torch.tensor(np.array(part)) for part in (batch.noisy, batch.clean)]
+    stft, steps = STFT(), {}
+
+    def loss(params: Any) -> jax.Array:
+        frames = stft.forward(batch.noisy)
+        (_, gain, _), _ = ConvFSENet().apply(
+            {**variables, "params": params}, magnitude(frames), train=True, mutable=["batch_stats"]
+        )
+        enhanced = stft.inverse(gain * frames, batch.noisy.shape[1])
+        return compressed_spectral_loss(
+            enhanced, batch.clean, stft=stft, threshold=THRESHOLD
+        ).mean()
+
+    expected, gradient = jax.jit(jax.value_and_grad(loss))(variables["params"])
+    for name, compiled in (("PyTorch, eager", False), ("PyTorch, compiled", True)):
+        trainer = Trainer(variables["params"], stft, THRESHOLD, compiled=compiled)
+        try:
+            found = trainer.gradients(*given)
+        except Exception as error:  # torch.compile needs a compiler that it knows
+            print(f"{name}: {type(error).__name__}, left out")
+            continue
+        ours = [gradient["front"]["kernel"].T, gradient["block4"]["conv2"]["kernel"].T]
+        theirs = [trainer.net.front.weight.grad, trainer.net.blocks[4].conv2.weight.grad]
+        error = max(
+            np.linalg.norm(one - other[..., 0].numpy()) / np.linalg.norm(one)
+            for one, other in zip(ours, theirs, strict=True)
+        )
+        print(f"{name}: loss {found:.6f} against {float(expected):.6f}, gradients {error:.1e}")
+        if not (abs(found / float(expected) - 1) < 1e-5 and error < 1e-2):
+            raise RuntimeError(f"{name} is not the same net")
+        steps[f"step, dense, {name}"] = lambda trainer=trainer: trainer.step(*given)
+    return steps
 
 
 def _bank(seed: int) -> Bank:
