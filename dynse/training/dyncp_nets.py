@@ -126,6 +126,7 @@ TRIED: Mapping[str, Trainable] = {
     "dyncp-front": _tried(gate={"source": "front"}),
     "dyncp-groups": _tried(gate={"group": 4}),
     "dyncp-per-utterance": _tried(budget="per_utterance"),
+    "dyncp-pauses": _tried(pauses=0.125),
     "dyncp-taught": Taught(_tried()),
     # 474,528 MAC a frame, against 481,248 of the static net behind it.
     "dyncp-wide-inner": _tried("inner", width=192),

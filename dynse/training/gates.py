@@ -1,10 +1,12 @@
 """What pulls on the gates in training: the budget, and what keeps them alive.
 
-    extra = w(t) (kept - target)^2 + a(t) batch shaping - b(t) mutual information
+    extra = w(t) [(kept - target)^2 + (kept in pauses - pauses)^2]
+            + a(t) batch shaping - b(t) mutual information
 
 w rises over the ramp and is then a fixed weight (the paper) or a multiplier raised by dual ascent
 until the kept fraction is within 0.02 of its target (ours). a and b fade out before the end, so
-that the last part of the run serves the signal alone. The schedules are fractions of the run.
+that the last part of the run serves the signal alone. The schedules are fractions of the run. The
+budget of pauses is ours and off by default: what they save is there for speech.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from dynse.audio.activity import active_frames
 from dynse.gating import budget_loss, init_dual, kept_fraction, update_dual
 from dynse.gating.alive import batch_shaping_loss, mutual_information_loss
 from dynse.gating.budget import BUDGETS
@@ -29,6 +32,7 @@ class GateTraining:
         budget: what is pulled to the target: "global", the mean over all blocks, frames and
             utterances of the batch, "per_block", or "per_utterance".
         anneal: fraction of the run over which the target falls from 1 (a dense net) to its value.
+        pauses: fraction to keep in frames without speech; None leaves them to the other budget.
         weight: first weight of the budget.
         dual_rate: gain of the dual ascent per step; 0 leaves the weight fixed (the paper).
         ramp: fraction of the run over which the weight rises from 0.
@@ -41,6 +45,7 @@ class GateTraining:
     target: float = 0.25
     budget: Literal["global", "per_block", "per_utterance"] = "global"
     anneal: float = 0.0
+    pauses: float | None = None
     weight: float = 2.0
     dual_rate: float = 0.02
     ramp: float = 0.25
@@ -90,12 +95,19 @@ class GateLoss:
     def __call__(
         self, state: Any, aux: Any, batch: Any, step: jax.Array
     ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
-        """Loss (), next state and metrics "kept" and "budget_weight"."""
+        """Loss (), next state and metrics "kept" and "budget_weight".
+
+        With a budget of pauses the frames must be those of the 512/256 STFT.
+        """
         config = self.config
         kept = jax.lax.stop_gradient(kept_fraction(aux.gates))
         ramp = jnp.minimum(step / max(config.ramp * self.steps, 1), 1)
         target = self._target(step)
-        total = ramp * state.weight * budget_loss(aux.gates, target, by=config.budget)
+        budget = budget_loss(aux.gates, target, by=config.budget)
+        if config.pauses is not None:
+            pauses = ~active_frames(batch.clean)
+            budget = budget + budget_loss(aux.gates, config.pauses, valid=pauses)
+        total = ramp * state.weight * budget
         faded = self._faded(step)
         if config.mutual_information:
             term = mutual_information_loss(aux.scores)

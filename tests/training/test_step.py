@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from training.small import GATE, bank, run_config
 
-from dynse.data.mixing import load_source
+from dynse.audio.activity import active_frames
+from dynse.data.mixing import Batch, load_source
+from dynse.models.network import Aux
+from dynse.training.gates import GateLoss, GateTraining
 from dynse.training.nets import ConvFSENetConfig
 from dynse.training.runs import new_state, train_crops, train_step
 from dynse.training.step import DIVERGED_STEPS, Teacher
@@ -124,6 +127,35 @@ def test_the_gates_loss_pulls_towards_the_budget_after_its_ramp():
     assert float(at_start) <= 0
 
 
+def test_pauses_have_a_budget_of_their_own():
+    clean = np.zeros((1, 4 * 256), np.float32)
+    clean[0, 512:] = 0.3 * np.random.default_rng(0).normal(size=512)
+    active = np.asarray(active_frames(clean))[0]
+    assert 0 < active.sum() < len(active)
+    open_ = np.where(active, 0.0, 1.0)[None, :, None] * np.ones(4)  # in pauses alone
+    aux = Aux((jnp.asarray(open_, jnp.float32),), (jnp.asarray(open_ - 0.5, jnp.float32),))
+    batch = Batch(jnp.asarray(clean), jnp.asarray(clean), jnp.zeros(1))
+
+    def extra(**changes):
+        training = GateTraining(target=0.25, ramp=0.0, **changes)
+        loss = GateLoss(training, 10)
+        return float(loss(loss.init(), aux, batch, jnp.int32(5))[0])
+
+    assert extra() == pytest.approx(2 * ((~active).mean() - 0.25) ** 2)
+    assert extra(pauses=0.1) - extra() == pytest.approx(2 * 0.9**2)
+    assert extra(pauses=1.0) == pytest.approx(extra())
+
+
+def test_the_target_falls_from_one():
+    loss = GateLoss(GateTraining(target=0.25, ramp=0.0, anneal=0.5), 100)
+    aux = _aux(1.0)
+    losses = [float(loss(loss.init(), aux, None, jnp.int32(step))[0]) for step in (0, 25, 50, 99)]
+    expected = [0, 0.375, 0.75, 0.75]
+    np.testing.assert_allclose(losses, [2 * distance**2 for distance in expected], atol=1e-6)
+    with pytest.raises(ValueError, match="anneal must lie"):
+        GateTraining(anneal=1.5)
+
+
 def test_the_dual_ascent_waits_for_the_ramp():
     config = run_config(steps=100)
     loss = config.net.extra_loss(config.loop.steps)
@@ -140,7 +172,5 @@ def test_gates_and_their_training_belong_together():
 
 
 def _aux(value):
-    from dynse.models.network import Aux
-
     gates = (jnp.full((2, 5, 8), value),)
     return Aux(gates, (jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 8))),))
