@@ -6,9 +6,10 @@
 
     python experiments/make_tables.py --records experiments/results/compression
 
-Prints Markdown: quality, paired differences to the dense net, by SNR, cost, and how alive the
-gates are; of searches for bit widths, the nets that were taken and the fronts; of probes, what
-was read from the gates; of compressed nets, scores, sizes and tensors. Nothing is scored again.
+Prints Markdown: quality, paired differences to the dense net, by seed, by noise and SNR, cost, and
+how alive the gates are; of searches for bit widths, the nets that were taken and the fronts; of
+probes, what was read from the gates; of compressed nets, scores, sizes and tensors. Nothing is
+scored again.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dynse.evaluation.compression_tables import compression_tables
 from dynse.evaluation.cost import CostTotals, cost_table
 from dynse.evaluation.gates import gate_table
 from dynse.evaluation.scores import RunRecord, load_records
+from dynse.evaluation.split_tables import noise_table, seeds_table
 from dynse.evaluation.statistics import Interval
 from dynse.evaluation.tables import Table, difference_table, quality_table, snr_table
 from dynse.probes.records import cost_table as probe_cost_table
@@ -61,6 +63,10 @@ def tables(records: list[RunRecord], reference: str) -> list[Table]:
     found = [quality_table(records)]
     if reference in {record.net for record in records}:
         found.append(difference_table(records, reference))
+        if len({record.seed for record in records} - {None}) > 1:
+            found += [seeds_table(records, reference, metric) for metric in ("pesq", "si_sdr")]
+        if any("nonstationarity_db" in one.attributes for r in records for one in r.utterances):
+            found += [noise_table(records, reference, metric) for metric in ("pesq", "si_sdr")]
     found += [snr_table(records, "si_sdr_improvement"), snr_table(records, "pesq")]
     if costs:
         found.append(cost_table(costs, dense=reference if reference in costs else None))

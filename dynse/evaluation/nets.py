@@ -13,6 +13,7 @@ from dynse.audio.activity import active_frames
 from dynse.audio.stft import STFT
 from dynse.data.bank import Corpus
 from dynse.data.mixing import rms_factor
+from dynse.data.synthetic_noise import nonstationarity_db
 from dynse.data.testsets import Mixture, TestSet, render
 from dynse.evaluation.metrics import Utterance
 from dynse.gating.statistics import UtteranceGates, measure
@@ -148,6 +149,7 @@ def as_utterance(
             "snr_db": mixture.snr_db,
             "noise_class": mixture.noise_class,
             "speaker": mixture.speaker,
+            "nonstationarity_db": round(nonstationarity_db(mixture.noise), 2),
         },
         values=values or {},
     )
