@@ -36,8 +36,8 @@ from dynse.data.bank import Bank
 from dynse.data.mixing import MixingConfig, draw_batch, load_source
 from dynse.evaluation.scores import commit, machine
 from dynse.layers import conv, norm
-from dynse.models.conv_fsenet import ConvFSENet, GateConfig
-from dynse.training.gates import GateTraining
+from dynse.models.conv_fsenet import ConvFSENet
+from dynse.training.dyncp_nets import PUBLISHED, dyncp
 from dynse.training.loop import write_json
 from dynse.training.losses import compressed_spectral_loss
 from dynse.training.memory import keep_freed_memory
@@ -45,17 +45,11 @@ from dynse.training.nets import ConvFSENetConfig
 from dynse.training.runs import RunConfig, new_state, train_crops, train_step
 
 THRESHOLD = 0.025  # of active frames, as published
-GATE = GateConfig(window=2, surrogate="sigmoid", normalize=True, detach=False, bias=0.0)
 NETS = {
     "dense": ConvFSENetConfig(),
-    "gated, as published": ConvFSENetConfig(gate=GateConfig(), gate_training=GateTraining()),
-    "gated, output": ConvFSENetConfig(
-        gate=GATE, gate_training=GateTraining(mutual_information=0.05)
-    ),
-    "gated, inner": ConvFSENetConfig(
-        gate=dataclasses.replace(GATE, site="inner"),
-        gate_training=GateTraining(mutual_information=0.05),
-    ),
+    "gated, as published": PUBLISHED,
+    "gated, output": dyncp(),
+    "gated, inner": dyncp("inner"),
 }
 
 

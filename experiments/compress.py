@@ -45,10 +45,9 @@ from dynse.evaluation.compression_tables import compression_report, compression_
 from dynse.evaluation.metric_process import MetricPool
 from dynse.evaluation.report import write_report
 from dynse.evaluation.variants import VariantScores
-from dynse.models.conv_fsenet import GateConfig
 from dynse.pruning import StopRule
 from dynse.pruning.job import CompressionConfig, CompressionJob
-from dynse.training.gates import GateTraining
+from dynse.training.dyncp_nets import dyncp
 from dynse.training.loop import LoopConfig
 from dynse.training.nets import (
     ConvFSENetConfig,
@@ -171,9 +170,7 @@ def runs(
 
 def gated(width: int, inner: int, **shape: int) -> ConvFSENetConfig:
     """A Conv-FSENet with gates at a quarter of the channels."""
-    gate = GateConfig(window=2, surrogate="sigmoid", normalize=True, detach=False, bias=0.0)
-    training = GateTraining(target=0.25, mutual_information=0.05, ramp=0.25, fade=(0.5, 0.75))
-    return ConvFSENetConfig(width, inner, gate=gate, gate_training=training, **shape)
+    return dataclasses.replace(dyncp(), width=width, inner=inner, **shape)
 
 
 PRESETS: Mapping[str, Config] = {

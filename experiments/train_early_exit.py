@@ -29,39 +29,27 @@ from dynse.data.mixing import MixingConfig
 from dynse.data.named import named_test_sets
 from dynse.data.testsets import TestSet
 from dynse.evaluation.early_exit import EarlyExitReport
-from dynse.evaluation.exit_policies import (
-    Program,
-    budget_clicks,
-    decide_mixtures,
-    oracle_program,
-    policy_program,
-    policy_values,
-)
-from dynse.evaluation.exit_tables import ALONE, HELD, NONE_SKIPPED, WHOLE_STATES
+from dynse.evaluation.exit_choices import Choice, policy_choices
+from dynse.evaluation.exit_policies import budget_clicks, decide_mixtures, policy_values
+from dynse.evaluation.exit_tables import ALONE, HELD, NONE_SKIPPED
 from dynse.evaluation.metric_process import MetricPool
 from dynse.evaluation.metrics import Utterance
 from dynse.evaluation.nets import as_utterance
 from dynse.evaluation.scores import RunRecord
 from dynse.evaluation.scoring import NetResult, score_net, score_references, scored_record
-from dynse.exits import SPLITS, Budget, EarlyExit, Router, SkippedState, Threshold
+from dynse.exits import SPLITS, Budget, EarlyExit
 from dynse.training.exit_controls import ExitControls, settle_controls
 from dynse.training.loop import LoopConfig
 from dynse.training.nets import EarlyExitNsNet2Config
 from dynse.training.phases import phase_runs, train_phases
 from dynse.training.plan import plan_steps
-from dynse.training.runs import RunConfig, train_run, variables_digest
+from dynse.training.runs import RunConfig, train_run
 from dynse.training.start import open_experiment
 from dynse.training.step import OptimizerConfig
 
 HERE = pathlib.Path(__file__).resolve().parent
 # A threshold has nothing to choose among fewer.
 FEWEST_EXITS = 3
-# Rules for the states of skipped stages; factor and rate are ours.
-RULES = {
-    HELD: SkippedState(),
-    "decayed": SkippedState(factor=0.9),
-    "refreshed": SkippedState(every=8),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,21 +216,6 @@ class Trained:
     described: Mapping[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """A policy at one level.
-
-    Attributes:
-        program: the net under it.
-        controls: its traced numbers.
-        described: kind, level and rule, as they stand in its record.
-    """
-
-    program: Program
-    controls: Any
-    described: Mapping[str, Any]
-
-
 def main(arguments: Arguments) -> list[RunRecord]:
     """Train, score, report; gives the records of all exits and policies."""
     config = _configure(arguments)
@@ -310,7 +283,9 @@ def main(arguments: Arguments) -> list[RunRecord]:
                 valid_set,
                 batches=config.router_batches,
             )
-            choices = dict(policy_choices(net.model, settled, config))
+            choices = dict(
+                policy_choices(net.model, settled, stft=config.run.stft, skipping=config.skipping)
+            )
             policies = [
                 scored_record(
                     f"{chosen}, {name}",
@@ -345,51 +320,6 @@ def main(arguments: Arguments) -> list[RunRecord]:
     console.print(report.summary(), markup=False)
     console.print(f"Report: {path}")
     return records
-
-
-def policy_choices(
-    model: Any, settled: ExitControls, config: Config
-) -> Iterator[tuple[str, Choice]]:
-    """Every policy at every level; at the middle one with each rule for skipped states as well."""
-    stft, count = config.run.stft, len(settled.levels)
-    policies = {
-        "budget": (Budget(), [{"mmac_per_s": level} for level in settled.levels]),
-        "threshold": (Threshold(), [{"change": change} for change in settled.changes]),
-        "router": (Router(model.policy_features, len(model.exits)), settled.routers),
-    }
-    for kind, (policy, controls) in policies.items():
-        net = EarlyExit(model, policy)
-        programs = {HELD: policy_program(net, stft)}
-        if kind in config.skipping:
-            for rule, skipped in RULES.items():
-                program = policy_program(dataclasses.replace(net, skipped=skipped), stft)
-                programs.setdefault(rule, program)
-            programs[WHOLE_STATES] = policy_program(net, stft, whole_states=True)
-        for index, level in enumerate(settled.levels):
-            for rule, program in programs.items():
-                if rule != HELD and index != count // 2:
-                    continue
-                suffix = "" if rule == HELD else f" {rule}"
-                skipped = dataclasses.asdict(RULES.get(rule, SkippedState()))
-                yield (
-                    f"{kind} {level:.3g}{suffix}",
-                    _choice(program, controls[index], kind, level, rule, skipped=skipped),
-                )
-    program = oracle_program(model, stft)
-    for level, price in zip(settled.levels, settled.prices, strict=True):
-        controls = {"price": price}
-        yield (
-            f"oracle {level:.3g}",
-            _choice(program, controls, "oracle", level, NONE_SKIPPED),
-        )
-
-
-def _choice(
-    program: Program, controls: Any, kind: str, level: float, states: str, **more: Any
-) -> Choice:
-    described = {"policy": kind, "level": level, "states": states, **more}
-    own = variables_digest(controls) if kind == "router" else controls
-    return Choice(program, controls, {**described, "controls": own})
 
 
 def _outputs(

@@ -1,9 +1,11 @@
 """The smoke preset from audio to the report, and evaluate.py on what it leaves."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+from data.published import voicebank
 
 from dynse.audio.files import read_audio, write_audio
 from dynse.evaluation.scores import load_record
@@ -103,6 +105,56 @@ def test_wrong_arguments_are_named(script, tmp_path):
         train_dyncp.main(
             train_dyncp.Arguments(preset="mini", corpus=tmp_path / "empty", run_dir=tmp_path)
         )
+
+
+@pytest.mark.slow
+def test_preset_paper_trains_and_scores_the_published_pairs(script, tmp_path):
+    """On made-up files in the layout of VoiceBank+DEMAND: two steps of the dense net."""
+    train_dyncp = script("train_dyncp")
+    train_dyncp.main(
+        train_dyncp.Arguments(
+            preset="paper",
+            corpus=voicebank(tmp_path / "corpus"),
+            run_dir=tmp_path / "run",
+            cache_dir=tmp_path / "cache",
+            steps=2,
+            nets=("dense",),
+        )
+    )
+    config = json.loads((tmp_path / "run/dense/config.json").read_text())["run"]
+    assert config["mixing"]["pairs"]
+    assert config["active_threshold"] == 0.025
+    assert config["loop"]["steps"] == 2
+    record = load_record(tmp_path / "run/records/dense.json")
+    assert sorted(one.attributes["speaker"] for one in record.utterances) == (
+        ["p232"] * 3 + ["p257"] * 2
+    )
+
+
+@pytest.mark.slow
+def test_a_net_is_taught_and_a_control_is_trained(script, tmp_path, monkeypatch):
+    train_dyncp = script("train_dyncp")
+    smoke = train_dyncp.PRESETS["smoke"]
+    gated = smoke.nets["dyncp"]
+    nets = {
+        "dense": smoke.nets["dense"],
+        "dyncp": gated,
+        "taught": train_dyncp.Taught(gated, "dense"),
+        "fixed": train_dyncp.TrainedControl("dyncp", "fixed", trained_on=True),
+    }
+    several = dataclasses.replace(smoke, nets=nets)
+    monkeypatch.setattr(train_dyncp, "PRESETS", {**train_dyncp.PRESETS, "smoke": several})
+    arguments = train_dyncp.Arguments(
+        preset="smoke", run_dir=tmp_path, cache_dir=tmp_path, controls=False, nets=tuple(nets)
+    )
+    results = train_dyncp.main(arguments)
+    assert list(results) == list(nets)
+    about = json.loads((tmp_path / "taught/config.json").read_text())
+    assert about["teacher"]["weight"] == 0.5
+    about = json.loads((tmp_path / "fixed/config.json").read_text())
+    assert about["run"]["net"]["control"]["kind"] == "fixed"
+    with pytest.raises(SystemExit, match="taught needs dense, trained before it"):
+        train_dyncp.main(dataclasses.replace(arguments, nets=("taught",)))
 
 
 def test_the_plan_of_a_run_is_kept(run_dir):
