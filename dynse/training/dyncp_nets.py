@@ -66,6 +66,7 @@ def dyncp(
     gate: Mapping[str, Any] | None = None,
     *,
     told: float = 0.0,
+    reads: Literal["gates", "hidden", "both"] = "gates",
     width: int = 128,
     **training: Any,
 ) -> ConvFSENetConfig:
@@ -74,7 +75,8 @@ def dyncp(
     Args:
         site: of the gates.
         gate: changes of the lively gate.
-        told: weight of the probes that the gates are trained with in view; 0 for none.
+        told: weight of the probes that the net is trained with in view; 0 for none.
+        reads: what they read.
         width: residual width; the inner one is twice that.
         **training: changes of the lively gates' training.
     """
@@ -83,13 +85,15 @@ def dyncp(
         inner=2 * width,
         gate=dataclasses.replace(LIVELY, site=site, **(gate or {})),
         gate_training=dataclasses.replace(LIVELY_TRAINING, **training),
-        probe_training=ProbeTraining(weight=told) if told else None,
+        probe_training=ProbeTraining(weight=told, reads=reads) if told else None,
     )
 
 
-def told(net: ConvFSENetConfig, weight: float = 0.25) -> ConvFSENetConfig:
+def told(
+    net: ConvFSENetConfig, reads: Literal["gates", "hidden", "both"] = "hidden"
+) -> ConvFSENetConfig:
     """The net trained with probes in view."""
-    return dataclasses.replace(net, probe_training=ProbeTraining(weight=weight))
+    return dataclasses.replace(net, probe_training=ProbeTraining(weight=0.25, reads=reads))
 
 
 DENSE = ConvFSENetConfig()
@@ -116,6 +120,8 @@ def _tried(
 
 TRIED: Mapping[str, Trainable] = {
     "dyncp-told-plain": _tried(),
+    "dyncp-told-hidden": _tried(reads="hidden"),
+    "dyncp-told-both": _tried(reads="both"),
     "dyncp-told-published": told(PUBLISHED),
     "dyncp-annealed": _tried(gate={"bias": 1.0}, anneal=0.5, ramp=0.0),
     "dyncp-noise": _tried(score_noise=1.0),

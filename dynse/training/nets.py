@@ -66,8 +66,8 @@ class ConvFSENetConfig(TrainedWhole):
         causal: else it sees as far ahead as back.
         gate: the gates, None for a static net.
         gate_training: how the gates are trained; needed where there are gates of its own.
-        probe_training: probes that the gates are trained with in view, or the last hidden layer
-            where no gates learn; None for none.
+        probe_training: probes that the gates, or the last hidden layer, are trained with in view;
+            None for none.
         control: what stands in place of the gates, from the first step on; None for nothing.
     """
 
@@ -90,6 +90,8 @@ class ConvFSENetConfig(TrainedWhole):
             raise ValueError("a control needs gates to replace, and no training of them")
         if not self.control and (self.gate is None) != (self.gate_training is None):
             raise ValueError("gate and gate_training belong together: give both or none")
+        if self.probe_training and self.probe_training.reads != "hidden" and not self.gate_training:
+            raise ValueError("probes need gates that are trained: let them read the hidden layer")
         training = self.gate_training
         if training and self.gate.surrogate == "gumbel_sigmoid" and training.score_noise <= 0:
             raise ValueError("surrogate gumbel_sigmoid needs score_noise > 0 (usually 1)")
@@ -115,10 +117,13 @@ class ConvFSENetConfig(TrainedWhole):
         loss = GateLoss(self.gate_training, steps) if self.gate_training else NoExtraLoss()
         if self.probe_training is None:
             return loss
-        if self.gate_training is None:
-            return ProbeLoss(self.probe_training, self.width, loss, reads="hidden")
-        per_block = self.inner if self.gate.site == "inner" else self.width
-        return ProbeLoss(self.probe_training, per_block * self.stacks * self.blocks, loss)
+        channels = 0
+        if self.probe_training.reads != "hidden":
+            per_block = self.inner if self.gate.site == "inner" else self.width
+            channels += per_block * self.stacks * self.blocks
+        if self.probe_training.reads != "gates":
+            channels += self.width
+        return ProbeLoss(self.probe_training, channels, loss)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,8 @@
 
 The head learns beside the network, with an Adam of its own and a gradient that stops at the gates;
 the network's gradient passes through the head as it is, by the gates' surrogate. Further than the
-paper (arXiv 2602.10666), whose gates know nothing of the probes that will read them. To compare
-with, a net whose gates do not learn is read at the input of its last matrix.
+paper (arXiv 2602.10666), whose gates know nothing of the probes that will read them. A net whose
+gates do not learn, or that has none, can be told by the hidden layer before its last matrix.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from dynse.data.mixing import Batch
 F0_MIDDLE, F0_SPREAD = 7.5, 0.5  # of log2 of Hz: 181 Hz, and half an octave
 SNR_SPREAD = 12.0
 OUTPUTS = 3
+READS = ("gates", "hidden", "both")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +35,18 @@ class ProbeTraining:
     Attributes:
         weight: of their loss.
         learning_rate: of the head.
+        reads: what they read, all "gates", the "hidden" layer before the last matrix, or "both".
     """
 
     weight: float = 0.05
     learning_rate: float = 3e-3
+    reads: Literal["gates", "hidden", "both"] = "gates"
 
     def __post_init__(self) -> None:
         if not (self.weight > 0 and self.learning_rate > 0):
             raise ValueError(f"weight and learning_rate must be positive, got {self}")
+        if self.reads not in READS:
+            raise ValueError(f"reads must be one of {', '.join(READS)}; got {self.reads!r}")
 
 
 class HeadState(NamedTuple):
@@ -70,13 +75,11 @@ class ProbeLoss:
         config: the probes'.
         channels: S of what is read.
         other: the extra loss of the gates.
-        reads: all "gates", or the "hidden" layer before the last matrix.
     """
 
     config: ProbeTraining
     channels: int
     other: Any
-    reads: Literal["gates", "hidden"] = "gates"
 
     def init(self) -> HeadState:
         """A head of zeros: at first nothing is asked of the gates."""
@@ -102,7 +105,9 @@ class ProbeLoss:
         if batch.f0_hz is None:
             raise ValueError("expected batches with F0: load the speech with its pitch")
         total, other, metrics = self.other(state.other, aux, batch, step)
-        read = jnp.concatenate(aux.gates, -1) if self.reads == "gates" else aux.hidden
+        gates = () if self.config.reads == "hidden" else aux.gates
+        hidden = () if self.config.reads == "gates" else (aux.hidden,)
+        read = jnp.concatenate([*gates, *hidden], -1)
         targets = frame_targets(batch)
         if read.shape[:2] != targets.voice.shape:
             raise ValueError(

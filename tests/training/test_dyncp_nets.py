@@ -13,7 +13,7 @@ BASE = TRIED["dyncp-told-plain"]
 def differences(net):
     """Fields of gate, training and shape that are not the base's, those that go together as one."""
     found = set()
-    for part in ("gate", "gate_training"):
+    for part in ("gate", "gate_training", "probe_training"):
         ours, theirs = (dataclasses.asdict(getattr(one, part)) for one in (net, BASE))
         found |= {name for name in ours if ours[name] != theirs[name]}
     return found | {name for name in ("width",) if getattr(net, name) != getattr(BASE, name)}

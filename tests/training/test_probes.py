@@ -14,7 +14,7 @@ from dynse.data.bank import Corpus
 from dynse.data.labels import frame_snr_db
 from dynse.data.mixing import Batch
 from dynse.models.network import Aux
-from dynse.training.probes import ProbeLoss, ProbeTraining, frame_targets, head_loss
+from dynse.training.probes import READS, ProbeLoss, ProbeTraining, frame_targets, head_loss
 from dynse.training.runs import load_run, train_run
 from dynse.training.step import NoExtraLoss
 
@@ -109,10 +109,24 @@ def test_a_run_brings_its_pitch_and_is_read_back(tmp_path):
     assert all(jax.tree.leaves(same))
 
 
+def test_gates_and_the_last_hidden_layer_may_be_read_together():
+    given, net = batch(), run_config().net
+    frames = frame_targets(given).voice.shape[1]
+    seen = aux(3, frames)._replace(hidden=jnp.ones((2, frames, net.width)))
+    sizes = {}
+    for reads in READS:
+        training = ProbeTraining(reads=reads)
+        loss = ProbeLoss(training, {"gates": 6, "hidden": 6, "both": 12}[reads], NoExtraLoss())
+        sizes[reads] = dataclasses.replace(net, probe_training=training).extra_loss(10).channels
+        jax.eval_shape(loss, loss.init(), seen, given, jnp.int32(0))
+    assert sizes == {"gates": 2 * net.width, "hidden": net.width, "both": 3 * net.width}
+
+
 def test_without_gates_that_learn_the_last_hidden_layer_is_read():
-    static = dataclasses.replace(run_config(gated=False).net, probe_training=ProbeTraining())
+    training = ProbeTraining(reads="hidden")
+    static = dataclasses.replace(run_config(gated=False).net, probe_training=training)
     loss = static.extra_loss(10)
-    assert (loss.reads, loss.channels) == ("hidden", static.width)
+    assert loss.channels == static.width
     model, given = static.build(257), batch()
     frames = jnp.abs(STFT().forward(given.noisy))
 
@@ -137,3 +151,7 @@ def test_wrong_uses_are_named():
         loss(loss.init(), aux(0, 5), without, jnp.int32(0))
     with pytest.raises(ValueError, match="must be positive"):
         ProbeTraining(weight=0)
+    with pytest.raises(ValueError, match="one of gates, hidden, both"):
+        ProbeTraining(reads="scores")
+    with pytest.raises(ValueError, match="probes need gates"):
+        dataclasses.replace(run_config(gated=False).net, probe_training=ProbeTraining())
