@@ -83,6 +83,7 @@ def apply_gate(
     detach: bool = True,
     key: jax.Array | None = None,
     noise: jax.Array | float = 1.0,
+    softness: jax.Array | float | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Gates of T frames.
 
@@ -102,10 +103,13 @@ def apply_gate(
         key: with a key, logistic noise of scale ``noise`` is added to the scores before the
             step (training). Without: deterministic.
         noise: scale of that noise, may be traced.
+        softness: share, 0 to 1, of ``sigmoid(scores)`` that is mixed into the gate (training;
+            ours): a gate that begins soft and hardens has a true gradient first. May be traced;
+            None for none.
 
     Returns:
-        ``(state, gate, scores)``: gate (B, T, out_channels) of exact zeros and ones, scores of
-        the same shape before any noise; both float32 whatever the dtype of x.
+        ``(state, gate, scores)``: gate (B, T, out_channels) of exact zeros and ones (but for the
+        softness), scores of the same shape before any noise; both float32 whatever the dtype of x.
     """
     fc1, fc2 = params["fc1"], params["fc2"]
     channels = fc1["kernel"].shape[0] - level
@@ -122,6 +126,8 @@ def apply_gate(
     hidden = jax.nn.relu(pooled + fc1["bias"])
     scores = jnp.matmul(hidden, fc2["kernel"], precision="float32") + fc2["bias"]
     gate = hard_step(scores, surrogate, key=key, noise=noise)
+    if softness is not None:
+        gate = gate + softness * (jax.nn.sigmoid(scores) - gate)
     if group > 1:
         gate, scores = jnp.repeat(gate, group, -1), jnp.repeat(scores, group, -1)
     return state, gate, scores

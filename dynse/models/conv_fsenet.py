@@ -127,6 +127,7 @@ class ConvFSENet(Network):
         gates: Sequence[jax.Array] | None = None,
         key: jax.Array | None = None,
         noise: jax.Array | float | None = None,
+        softness: jax.Array | float | None = None,
     ) -> tuple[tuple[BlockState, ...], jax.Array, Aux]:
         """Gains of a block of frames.
 
@@ -139,6 +140,7 @@ class ConvFSENet(Network):
                 to (B, T, C): controls, and replay of another engine's decisions.
             key: for the noise on the scores and for dropout; without it there is neither.
             noise: scale of the logistic noise on the scores; None for none.
+            softness: how soft the gates are, 0 to 1; None for hard ones.
 
         Returns:
             The next state, the gain (B, T, bins) and `Aux`.
@@ -170,6 +172,7 @@ class ConvFSENet(Network):
                 replayed=None if gates is None else gates[index],
                 key=None if key is None else jax.random.fold_in(key, index),
                 noise=noise,
+                softness=softness,
             )
             states.append(block_state)
             if gate is not None:

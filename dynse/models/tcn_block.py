@@ -171,6 +171,7 @@ class TCNBlock(nn.Module):
         replayed: jax.Array | None,
         key: jax.Array | None,
         noise: jax.Array | float | None,
+        softness: jax.Array | float | None,
     ) -> tuple[BlockState, jax.Array, jax.Array | None, jax.Array | None]:
         """State and x (B, T, B) -> next state, y, gate and scores (None without a gate).
 
@@ -196,6 +197,7 @@ class TCNBlock(nn.Module):
                 detach=self.gate.detach,
                 key=None if noise is None else gate_key,
                 noise=0.0 if noise is None else noise,
+                softness=softness,
             )
             gate_state, gate, scores = _ahead(decide, self.gate_reach.ahead, gate_state, seen)
             if replayed is not None:

@@ -125,6 +125,7 @@ TRIED: Mapping[str, Trainable] = {
     "dyncp-told-published": told(PUBLISHED),
     "dyncp-annealed": _tried(gate={"bias": 1.0}, anneal=0.5, ramp=0.0),
     "dyncp-noise": _tried(score_noise=1.0),
+    "dyncp-soft": _tried(soft=(0.25, 0.6)),
     "dyncp-window-1": _tried(gate={"window": 1}),
     "dyncp-window-16": _tried(gate={"window": 16}),
     "dyncp-hidden-16": _tried(gate={"hidden": 16}),

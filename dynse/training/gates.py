@@ -40,6 +40,8 @@ class GateTraining:
         batch_shaping: weight of that term, its prior Beta(target, 1 - target).
         fade: (begin, end) of the two terms' linear fading, fractions of the run.
         score_noise: scale of the logistic noise on the scores, fading likewise.
+        soft: (begin, end): gates are soft, sigmoid(score), up to the first fraction of the run, and
+            harden linearly up to the second; None: hard from the first step.
     """
 
     target: float = 0.25
@@ -53,6 +55,7 @@ class GateTraining:
     batch_shaping: float = 0.0
     fade: tuple[float, float] = (0.5, 0.75)
     score_noise: float = 0.0
+    soft: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.target <= 1:
@@ -61,8 +64,9 @@ class GateTraining:
             raise ValueError(f"budget must be one of {', '.join(BUDGETS)}; got {self.budget!r}")
         if not 0 <= self.anneal <= 1:
             raise ValueError(f"anneal must lie within 0 to 1, got {self.anneal}")
-        if not 0 <= self.fade[0] < self.fade[1] <= 1:
-            raise ValueError(f"fade must rise within 0 to 1, got {self.fade}")
+        for name, span in (("fade", self.fade), ("soft", self.soft)):
+            if span is not None and not 0 <= span[0] < span[1] <= 1:
+                raise ValueError(f"{name} must rise within 0 to 1, got {span}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,12 +81,16 @@ class GateLoss:
         return init_dual(self.config.weight)
 
     def forward_options(self, step: jax.Array) -> dict[str, Any]:
-        """The scale of the noise on the scores."""
-        scale = self.config.score_noise
-        return {"noise": scale * self._faded(step)} if scale else {}
+        """The scale of the noise on the scores, and how soft the gates are."""
+        config, options = self.config, {}
+        if config.score_noise:
+            options["noise"] = config.score_noise * self._falling(config.fade, step)
+        if config.soft is not None:
+            options["softness"] = self._falling(config.soft, step)
+        return options
 
-    def _faded(self, step: jax.Array) -> jax.Array:
-        begin, end = self.config.fade
+    def _falling(self, span: tuple[float, float], step: jax.Array) -> jax.Array:
+        begin, end = span
         return jnp.clip((end - step / self.steps) / (end - begin), 0, 1)
 
     def _target(self, step: jax.Array) -> jax.Array | float:
@@ -108,7 +116,7 @@ class GateLoss:
             pauses = ~active_frames(batch.clean)
             budget = budget + budget_loss(aux.gates, config.pauses, valid=pauses)
         total = ramp * state.weight * budget
-        faded = self._faded(step)
+        faded = self._falling(config.fade, step)
         if config.mutual_information:
             term = mutual_information_loss(aux.scores)
             total = total + config.mutual_information * faded * term

@@ -111,6 +111,22 @@ def test_scores_are_before_the_noise(params, x):
     assert (noisy_gate != quiet_gate).any()
 
 
+def test_soft_gates_are_sigmoids_that_harden(params, x):
+    state = init_gate_state(params, BATCH)
+    _, hard, scores = apply_gate(params, state, x, surrogate=sigmoid)
+    soft = jax.nn.sigmoid(scores)
+    for softness in (0.0, 0.3, 1.0):
+        gate = apply_gate(params, state, x, surrogate=sigmoid, softness=softness)[1]
+        np.testing.assert_allclose(gate, (1 - softness) * hard + softness * soft, atol=1e-6)
+
+    def total(params, softness):
+        return apply_gate(params, state, x, surrogate=sigmoid, softness=softness)[1].sum()
+
+    # The surrogate is the sigmoid's own derivative: it is the true one of the soft gate.
+    gradients = [jax.jit(jax.grad(total))(params, softness) for softness in (0.0, 1.0)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *gradients)
+
+
 def test_normalised_gates_do_not_see_the_level(params, x):
     state = init_gate_state(params, BATCH)
     quiet = apply_gate(params, state, x, normalize=True)[2]

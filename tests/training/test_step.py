@@ -156,6 +156,17 @@ def test_the_target_falls_from_one():
         GateTraining(anneal=1.5)
 
 
+def test_noise_fades_and_gates_harden():
+    loss = GateLoss(GateTraining(score_noise=2.0, fade=(0.5, 0.75), soft=(0.2, 0.6)), 100)
+    found = [loss.forward_options(jnp.int32(step)) for step in (0, 20, 40, 60, 70, 99)]
+    np.testing.assert_allclose([one["softness"] for one in found], [1, 1, 0.5, 0, 0, 0], atol=1e-6)
+    noise = [one["noise"] for one in found]
+    np.testing.assert_allclose(noise, [2, 2, 2, 1.2, 0.4, 0], atol=1e-5)
+    assert GateLoss(GateTraining(), 100).forward_options(jnp.int32(0)) == {}
+    with pytest.raises(ValueError, match="soft must rise"):
+        GateTraining(soft=(0.6, 0.2))
+
+
 def test_the_dual_ascent_waits_for_the_ramp():
     config = run_config(steps=100)
     loss = config.net.extra_loss(config.loop.steps)
