@@ -78,7 +78,7 @@ class Transform:
     """Our STFT with PyTorch's functions: (B, N) <-> (B, F, T) complex."""
 
     def __init__(self, stft: STFT) -> None:
-        self.shape = {
+        self.options = {
             "n_fft": stft.n_fft,
             "hop_length": stft.hop_length,
             "win_length": stft.win_length,
@@ -87,32 +87,45 @@ class Transform:
         }
 
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
-        return torch.stft(samples, **self.shape, pad_mode="constant", return_complex=True)
+        return torch.stft(samples, **self.options, pad_mode="constant", return_complex=True)
 
     def inverse(self, spectrum: torch.Tensor, length: int) -> torch.Tensor:
-        return torch.istft(spectrum, **self.shape, length=length)
+        return torch.istft(spectrum, **self.options, length=length)
 
 
 def compressed_loss(
-    enhanced: torch.Tensor, clean: torch.Tensor, transform: Transform, threshold: float
+    enhanced: torch.Tensor,
+    clean: torch.Tensor,
+    transform: Transform,
+    threshold: float,
+    compare: Callable,
 ) -> torch.Tensor:
     """`dynse.training.losses.compressed_spectral_loss`, its mean over the batch."""
     target = transform.forward(clean)
-    energy = target.abs().square().sum(1).mul(2).sqrt() / transform.shape["n_fft"]
+    energy = target.abs().square().sum(1).mul(2).sqrt() / transform.options["n_fft"]
     active = energy > threshold
     count = active.sum(-1)
     sigma = torch.where(count > 0, (energy * active).sum(-1) / count.clamp(min=1), 1.0)
     sigma = sigma[:, None, None]
 
-    def compress(spectrum: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        power = torch.view_as_real(spectrum).square().sum(-1) + 1e-9
-        return power**0.15, spectrum * power**-0.35
+    spectra = transform.forward(enhanced / sigma[..., 0]), target / sigma
+    return compare(*map(torch.view_as_real, spectra))
 
-    magnitude, bent = compress(transform.forward(enhanced / sigma[..., 0]))
-    target_magnitude, target_bent = compress(target / sigma)
-    by_magnitude = (magnitude - target_magnitude).square().mean()
-    by_complex = torch.view_as_real(bent - target_bent).square().sum(-1).mean()
-    return 0.7 * by_magnitude + 0.3 * by_complex
+
+def _compare(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """The loss of two spectra (B, F, T, 2)."""
+
+    def bend(spectrum: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        real, imag = spectrum[..., 0], spectrum[..., 1]
+        log_power = torch.log(real.square() + imag.square() + 1e-9)
+        factor = torch.exp(-0.35 * log_power)
+        return torch.exp(0.15 * log_power), real * factor, imag * factor
+
+    ours, theirs = bend(found), bend(wanted)
+    by_magnitude, by_real, by_imag = (
+        (a - b).square().mean() for a, b in zip(ours, theirs, strict=True)
+    )
+    return 0.7 * by_magnitude + 0.3 * (by_real + by_imag)
 
 
 class Trainer:
@@ -125,6 +138,7 @@ class Trainer:
         copy_weights(self.net, params)
         self.transform, self.threshold = Transform(stft), threshold
         self.run: Callable = torch.compile(self.net) if compiled else self.net
+        self.compare: Callable = torch.compile(_compare) if compiled else _compare
         weights, rest = [], []
         for one in self.net.parameters():
             (weights if one.ndim > 1 else rest).append(one)
@@ -137,6 +151,7 @@ class Trainer:
             ],
             lr=config.learning_rate,
             betas=(0.9, 0.999),
+            fused=True,
         )
 
     def loss(self, noisy: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
@@ -144,7 +159,7 @@ class Trainer:
         spectrum = self.transform.forward(noisy)
         gain = self.run(spectrum.abs())
         enhanced = self.transform.inverse(gain * spectrum, noisy.shape[1])
-        return compressed_loss(enhanced, clean, self.transform, self.threshold)
+        return compressed_loss(enhanced, clean, self.transform, self.threshold, self.compare)
 
     def gradients(self, noisy: torch.Tensor, clean: torch.Tensor) -> float:
         """The loss; the gradients are left in the network."""

@@ -158,7 +158,8 @@ class Arguments:
     steps: int | None = None
     """Train steps of each net, in place of the preset's (and of its time limit)."""
     nets: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Train these nets of the preset alone; may be given several times."""
+    """Train these nets alone; may be given several times. Preset mini has more nets to name than it
+    trains by itself (a wrong name lists them)."""
     test_set: pathlib.Path | None = None
     """CSV of a fixed test set, in place of the preset's."""
     augment: bool = False
@@ -196,11 +197,7 @@ def main(arguments: Arguments) -> dict[str, NetResult]:
                 model, variables = trained[net.net]
                 rates = open_rates(model, variables, corpus, valid_set, stft=config.run.stft)
                 start = variables if net.trained_on else None
-                net = dataclasses.replace(
-                    config.nets[net.net],
-                    gate_training=None,
-                    control=GateControl.of(net.kind, rates),
-                )
+                net = net.of(config.nets[net.net], GateControl.of(net.kind, rates))
             run = dataclasses.replace(config.run, net=net)
             started = time.perf_counter()
             model, variables, lines = train_run(

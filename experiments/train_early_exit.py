@@ -29,7 +29,6 @@ from dynse.data.mixing import MixingConfig
 from dynse.data.named import named_test_sets
 from dynse.data.testsets import TestSet
 from dynse.evaluation.early_exit import EarlyExitReport
-from dynse.evaluation.exit_choices import Choice, policy_choices
 from dynse.evaluation.exit_policies import budget_clicks, decide_mixtures, policy_values
 from dynse.evaluation.exit_tables import ALONE, HELD, NONE_SKIPPED
 from dynse.evaluation.metric_process import MetricPool
@@ -38,6 +37,7 @@ from dynse.evaluation.nets import as_utterance
 from dynse.evaluation.scores import RunRecord
 from dynse.evaluation.scoring import NetResult, score_net, score_references, scored_record
 from dynse.exits import SPLITS, Budget, EarlyExit
+from dynse.training.exit_choices import Choice, policy_choices
 from dynse.training.exit_controls import ExitControls, settle_controls
 from dynse.training.loop import LoopConfig
 from dynse.training.nets import EarlyExitNsNet2Config

@@ -18,7 +18,7 @@ from dynse.evaluation.tables import (
     utterance_values,
 )
 
-KINDS = ("stationary", "non-stationary")
+KINDS = {"stationary": False, "non-stationary": True}  # does it move?
 
 
 def seeds_table(records: Sequence[RunRecord], reference: str, metric: str) -> Table:
@@ -28,13 +28,19 @@ def seeds_table(records: Sequence[RunRecord], reference: str, metric: str) -> Ta
     training drawn anew would move, which intervals over utterances do not know of.
 
     Args:
-        records: runs on one test set, of several seeds.
+        records: runs on one test set; those without a seed are left out.
         reference: net with the same seeds; a seed that it lacks has no difference.
         metric: key of the scores.
+
+    Raises:
+        ValueError: where two records are of one net and seed.
     """
     nets = by_net([record for record in records if record.seed is not None])
+    for net, runs in nets.items():
+        if len({run.seed for run in runs}) < len(runs):
+            raise ValueError(f"two records of {net} are of one seed")
     seeds = sorted({run.seed for runs in nets.values() for run in runs})
-    other = {run.seed: utterance_values([run], metric) for run in nets[reference]}
+    other = {run.seed: utterance_values([run], metric) for run in nets.get(reference, ())}
     digits, rows = metric_digits(metric), []
     for net, runs in nets.items():
         values = {run.seed: utterance_values([run], metric) for run in runs}
@@ -59,13 +65,17 @@ def seeds_table(records: Sequence[RunRecord], reference: str, metric: str) -> Ta
 def noise_table(records: Sequence[RunRecord], reference: str, metric: str) -> Table:
     """One row a net and kind of noise: mean paired differences to the reference by SNR.
 
-    Noise counts as non-stationary by the measure of `dynse.data.synthetic_noise`. Records of one
-    test set share what is known of its mixtures, so one that says it is enough.
+    A mixture's noise counts as non-stationary by the measure and the limit that
+    `dynse.data.synthetic_noise` has for classes. Records of one test set share what is known of its
+    mixtures, so one that says it is enough.
 
     Raises:
-        ValueError: where no record says how stationary the noise of a mixture is.
+        ValueError: where no record says how stationary the noise of a mixture is, or on a reference
+            that is not among the nets.
     """
     nets, known = by_net(records), {}
+    if reference not in nets:
+        raise ValueError(f"reference must be one of {', '.join(nets)}; got {reference!r}")
     for record in records:
         for score in record.utterances:
             known.setdefault(score.id, {}).update(score.attributes)
@@ -78,11 +88,11 @@ def noise_table(records: Sequence[RunRecord], reference: str, metric: str) -> Ta
         if net == reference:
             continue
         values = utterance_values(runs, metric)
-        for moves, kind in enumerate(KINDS):
+        for kind, moves in KINDS.items():
             of_kind = [
                 name
                 for name in values
-                if (known[name]["nonstationarity_db"] > NONSTATIONARY_DB) == bool(moves)
+                if (known[name]["nonstationarity_db"] > NONSTATIONARY_DB) == moves
             ]
             cells = []
             for snr in (*snrs, None):

@@ -95,8 +95,9 @@ def apply_gate(
         surrogate: derivative of the step in the backward pass.
         normalize: standardise each frame over its channels first (zero mean, unit standard
             deviation, no parameters): stateless, and takes the level out of the decision.
-        level: the log of that deviation is one more input channel (ours): a loud frame may then
-            be decided otherwise than a quiet one, whether or not the rest is normalised.
+        level: one more input channel says how loud the frame is, the log of its variance over
+            channels, 0 in silence (ours): loud frames may then be decided otherwise than quiet
+            ones, whether or not the rest is normalised.
         group: channels that share a decision (ours); the parameters are those of a gate with
             out_channels / group outputs.
         detach: no gradient through the gate into x; the gate's own parameters still learn.
@@ -143,7 +144,10 @@ def _gate_input(x: jax.Array, *, normalize: bool, level: bool) -> jax.Array:
     if not (normalize or level):
         return x
     centred = x - x.mean(-1, keepdims=True)
-    variance = jnp.square(centred).mean(-1, keepdims=True) + _EPSILON
+    variance = jnp.square(centred).mean(-1, keepdims=True)
     if normalize:
-        x = centred * jax.lax.rsqrt(variance)
-    return jnp.concatenate([x, 0.5 * jnp.log(variance)], -1) if level else x
+        x = centred * jax.lax.rsqrt(variance + _EPSILON)
+    if not level:
+        return x
+    # An eighth: about 1.4 at a variance of 1, as large as the other channels.
+    return jnp.concatenate([x, jnp.log1p(variance / _EPSILON) / 8], -1)

@@ -22,7 +22,7 @@ class Aux(NamedTuple):
         gates: (B, T, C) of zeros and ones, one entry a block.
         scores: (B, T, C), before the step, one entry a block.
         exits: gain (B, T, F) of every exit that was computed, the output last.
-        hidden: (B, T, B) before the last matrix, of a Conv-FSENet in training; else empty.
+        hidden: (B, T, width) before the last matrix, of a Conv-FSENet in training; else empty.
     """
 
     gates: tuple[jax.Array, ...]

@@ -2,7 +2,8 @@
 
     y = x + g * f(x)        f: 1x1 - dilated depthwise - 1x1
 
-The gate g is computed from the block's input (`dynse.gating`), at one of two sites:
+The gate g is computed from the block's input, or the first block's (`dynse.gating`), at one of two
+sites:
 
 - "output", our reading of the paper: y = x + g * W2 v;
 - "inner", ours: u = g * relu(bn1(W1 x)); v = g * relu(bn2(dw(u))); y = x + W2 v, so a channel
@@ -50,10 +51,10 @@ class GateConfig:
         window: frames of the moving average.
         surrogate: name of the step's derivative in the backward pass.
         normalize: standardise the gate's input over its channels.
-        level: the log of that input's standard deviation is one more of its channels.
+        level: how loud that input is, is one more of its channels.
         group: channels that share a decision.
-        source: "block", the block's own input, or "front": every gate sees what the first block
-            does, as one gate network that all blocks share would.
+        source: "block", the block's own input, or "front": every gate sees the output of the front
+            end; each still has its own matrices.
         detach: stop the gradient from the gate into the block's input.
         bias: initial bias of the scores; positive starts open.
     """

@@ -1,6 +1,6 @@
 """What pulls on the gates in training: the budget, and what keeps them alive.
 
-    extra = w(t) [(kept - target)^2 + (kept in pauses - pauses)^2]
+    extra = w(t) [(kept - target)^2 + (kept in pauses - pause_target)^2]
             + a(t) batch shaping - b(t) mutual information
 
 w rises over the ramp and is then a fixed weight (the paper) or a multiplier raised by dual ascent
@@ -32,7 +32,8 @@ class GateTraining:
         budget: what is pulled to the target: "global", the mean over all blocks, frames and
             utterances of the batch, "per_block", or "per_utterance".
         anneal: fraction of the run over which the target falls from 1 (a dense net) to its value.
-        pauses: fraction to keep in frames without speech; None leaves them to the other budget.
+        pause_target: fraction to keep in frames without speech, of all of these in the batch
+            together; None leaves them to the other budget.
         weight: first weight of the budget.
         dual_rate: gain of the dual ascent per step; 0 leaves the weight fixed (the paper).
         ramp: fraction of the run over which the weight rises from 0.
@@ -47,7 +48,7 @@ class GateTraining:
     target: float = 0.25
     budget: Literal["global", "per_block", "per_utterance"] = "global"
     anneal: float = 0.0
-    pauses: float | None = None
+    pause_target: float | None = None
     weight: float = 2.0
     dual_rate: float = 0.02
     ramp: float = 0.25
@@ -62,8 +63,13 @@ class GateTraining:
             raise ValueError(f"target must lie in (0, 1], got {self.target}")
         if self.budget not in BUDGETS:
             raise ValueError(f"budget must be one of {', '.join(BUDGETS)}; got {self.budget!r}")
-        if not 0 <= self.anneal <= 1:
-            raise ValueError(f"anneal must lie within 0 to 1, got {self.anneal}")
+        if not 0 <= self.anneal <= 0.75:
+            raise ValueError(
+                "anneal must end before the last quarter of the run, of which the best state is "
+                f"taken, got {self.anneal}"
+            )
+        if self.pause_target is not None and not 0 <= self.pause_target <= 1:
+            raise ValueError(f"pause_target must lie in 0 to 1, got {self.pause_target}")
         for name, span in (("fade", self.fade), ("soft", self.soft)):
             if span is not None and not 0 <= span[0] < span[1] <= 1:
                 raise ValueError(f"{name} must rise within 0 to 1, got {span}")
@@ -103,18 +109,27 @@ class GateLoss:
     def __call__(
         self, state: Any, aux: Any, batch: Any, step: jax.Array
     ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
-        """Loss (), next state and metrics "kept" and "budget_weight".
+        """Loss (), next state and metrics "kept", "budget_weight" and, where pauses have a budget,
+        "kept_in_pauses".
 
-        With a budget of pauses the frames must be those of the 512/256 STFT.
+        Raises:
+            ValueError: pauses have a budget and frames are not those of the 512/256 STFT.
         """
         config = self.config
         kept = jax.lax.stop_gradient(kept_fraction(aux.gates))
         ramp = jnp.minimum(step / max(config.ramp * self.steps, 1), 1)
         target = self._target(step)
         budget = budget_loss(aux.gates, target, by=config.budget)
-        if config.pauses is not None:
+        metrics = {"kept": kept, "budget_weight": ramp * state.weight}
+        if config.pause_target is not None:
             pauses = ~active_frames(batch.clean)
-            budget = budget + budget_loss(aux.gates, config.pauses, valid=pauses)
+            if pauses.shape != aux.gates[0].shape[:2]:
+                raise ValueError(
+                    f"expected the {pauses.shape[1]} frames of the 512/256 STFT, got "
+                    f"{aux.gates[0].shape[1]}"
+                )
+            budget = budget + budget_loss(aux.gates, config.pause_target, valid=pauses)
+            metrics["kept_in_pauses"] = jax.lax.stop_gradient(kept_fraction(aux.gates, pauses))
         total = ramp * state.weight * budget
         faded = self._falling(config.fade, step)
         if config.mutual_information:
@@ -125,5 +140,4 @@ class GateLoss:
             total = total + config.batch_shaping * faded * term
         # The multiplier waits for the ramp: before that, a violation is no fault of the weight.
         rate = jnp.where(ramp < 1, 0.0, config.dual_rate)
-        metrics = {"kept": kept, "budget_weight": ramp * state.weight}
         return total, update_dual(state, kept, target, rate), metrics

@@ -91,7 +91,7 @@ class ConvFSENetConfig(TrainedWhole):
         if not self.control and (self.gate is None) != (self.gate_training is None):
             raise ValueError("gate and gate_training belong together: give both or none")
         if self.probe_training and self.probe_training.reads != "hidden" and not self.gate_training:
-            raise ValueError("probes need gates that are trained: let them read the hidden layer")
+            raise ValueError("probes need gates that are trained, or reads='hidden'")
         training = self.gate_training
         if training and self.gate.surrogate == "gumbel_sigmoid" and training.score_noise <= 0:
             raise ValueError("surrogate gumbel_sigmoid needs score_noise > 0 (usually 1)")

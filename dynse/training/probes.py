@@ -3,10 +3,10 @@
     extra = other + weight (CE(voice) + (u - u*)^2 over voiced frames + (r - r*)^2) / 3
     voice, u, r = head(g_t),      u = (log2 F0 - 7.5) / 0.5,      r = SNR of the frame / 12 dB
 
-The head learns beside the network, with an Adam of its own and a gradient that stops at the gates;
-the network's gradient passes through the head as it is, by the gates' surrogate. Further than the
-paper (arXiv 2602.10666), whose gates know nothing of the probes that will read them. A net whose
-gates do not learn, or that has none, can be told by the hidden layer before its last matrix.
+The head learns beside the network, with an Adam of its own and a gradient that stops at what it
+reads; the network's gradient passes through the head as it is, by the gates' surrogate. Further
+than the paper (arXiv 2602.10666), whose gates know nothing of the probes that will read them. A net
+whose gates do not learn, or that has none, can be trained with a head on its last hidden layer.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class ProbeLoss:
     other: Any
 
     def init(self) -> HeadState:
-        """A head of zeros: at first nothing is asked of the gates."""
+        """A head of zeros: at first nothing is asked of the network."""
         head = jnp.zeros((self.channels, OUTPUTS)), jnp.zeros(OUTPUTS)
         return HeadState(*head, self._optimizer.init(head), self.other.init())
 

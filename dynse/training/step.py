@@ -88,7 +88,8 @@ class Teacher(NamedTuple):
     Attributes:
         model: the network, of the same kind of input and output.
         variables: its variables.
-        weight: w, of the loss against its output, 0 to 1.
+        weight: w, of the loss against its output, 0 to 1. That output then sets the loss' own level
+            and active frames.
     """
 
     model: Any
@@ -215,11 +216,14 @@ def make_train_step(
 ) -> Callable[[TrainState, Crops, Crops], tuple[TrainState, dict[str, jax.Array]]]:
     """The jitted step (state, speech, noise) -> (state, metrics); the state is donated.
 
-    The crops are those of the step's `batch_key`. Metrics: "loss" (without the extra one),
-    "grad_norm" before clipping, and those of the extra loss. Matmuls and convolutions, also of the
+    The crops are those of the step's `batch_key`. Metrics: "loss" (against the clean signal,
+    without the extra one), "taught" (against the teacher's, where there is one), "grad_norm" before
+    clipping, and those of the extra loss. Matmuls and convolutions, also of the
     gradient, multiply in float32 or bfloat16 where the device can, and add in float32. The devices
     of a mesh share the batch; the state lies `on_each`.
     """
+    if teacher is not None and not 0 <= teacher.weight <= 1:
+        raise ValueError(f"a teacher's weight must lie in 0 to 1, got {teacher.weight}")
     noise_key = _run_keys(seed, phase)[1]
 
     def objective(params, state: TrainState, batch: Batch):
@@ -243,18 +247,18 @@ def make_train_step(
                 clean=transform.inverse(path.estimate(frames, heard), batch.noisy.shape[1])
             )
 
-        def output_loss(output):
-            own = _utterance_losses(model, stft, loss, batch, frames, output).mean()
-            if taught is None:
-                return own
-            shown = _utterance_losses(model, stft, loss, taught, frames, output).mean()
-            return (1 - teacher.weight) * own + teacher.weight * shown
+        def output_loss(output, against=batch):
+            return _utterance_losses(model, stft, loss, against, frames, output).mean()
 
-        spectral = output_loss(output)
+        spectral, told = output_loss(output), {}
+        total = spectral
+        if taught is not None:
+            told = {"taught": output_loss(output, taught)}
+            total = (1 - teacher.weight) * spectral + teacher.weight * told["taught"]
         if getattr(aux, "exits", ()):
             aux = aux._replace(exits=tuple(map(output_loss, aux.exits[:-1])))
         extra, extra_state, metrics = extra_loss(state.extra, aux, batch, state.step)
-        return spectral + extra, (batch_stats, extra_state, {"loss": spectral, **metrics})
+        return total + extra, (batch_stats, extra_state, {"loss": spectral, **told, **metrics})
 
     def step(state: TrainState, speech: Crops, noise: Crops):
         key = batch_key(state.step, seed=seed, phase=phase)

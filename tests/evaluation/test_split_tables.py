@@ -41,6 +41,10 @@ def test_seeds_stand_beside_each_other():
     assert second["spread of that"] == f"{0.07 / 2**0.5:.3f}"
     # A seed that dense was not trained with has nothing to be compared with.
     assert (third["seed 7"], third["to dense, seed 7"], third["spread"]) == ("2.000", "-", "-")
+    # A reference without seeds is no partner of any.
+    assert rows(seeds_table([*noisy, *dense], "noisy", "pesq"))[0]["to noisy, seed 0"] == "-"
+    with pytest.raises(ValueError, match="two records of dense are of one seed"):
+        seeds_table([*dense, dense[0]], "dense", "pesq")
 
 
 def test_noise_is_told_by_one_record_for_all():
@@ -51,5 +55,7 @@ def test_noise_is_told_by_one_record_for_all():
     assert (still["noise"], still["-5 dB"], still["5 dB"]) == ("stationary", "-0.100", "+0.000")
     assert (moving["-5 dB"], moving["5 dB"], moving["mixtures"]) == ("+0.200", "+0.300", "2")
     assert moving["all"].startswith("+0.250 [")
+    with pytest.raises(ValueError, match="reference must be one of noisy, dense"):
+        noise_table([noisy, dense], "dens", "pesq")
     with pytest.raises(ValueError, match="how stationary the noise of u0 is"):
         noise_table([dense, gated], "dense", "pesq")

@@ -185,7 +185,7 @@ def test_the_level_is_one_more_input(x, normalize):
     scores = apply_gate(made, state, x, window=4, normalize=normalize, level=True)[2]
     spread = x.std(-1, keepdims=True)
     seen = (x - x.mean(-1, keepdims=True)) / spread if normalize else x
-    seen = jnp.concatenate([seen, jnp.log(spread)], -1)
+    seen = jnp.concatenate([seen, jnp.log(1 + 1e5 * spread**2) / 8], -1)
     np.testing.assert_allclose(scores, _paper_scores(made, seen, 4), atol=1e-3)
     # Louder by a factor, a normalised gate hears nothing but its logarithm in that input.
     if normalize:

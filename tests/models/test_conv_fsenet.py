@@ -349,10 +349,11 @@ AHEAD = [
     (small_net(causal=False), (3, 3)),
     (small_net("output", 4, causal=False), (4, 3)),
     (small_net("inner", 4, causal=False, taps=5), (10, 8)),
+    (small_net("output", 10, causal=False, gate={"source": "front", "level": True}), (7, 6)),
 ]
 
 
-@pytest.mark.parametrize(("net", "reach"), AHEAD, ids=["dense", "output", "inner"])
+@pytest.mark.parametrize(("net", "reach"), AHEAD, ids=["dense", "output", "inner", "front"])
 def test_a_net_that_sees_ahead_sees_as_far_as_it_says(net, reach):
     """Of what an output depends on, by its gradient; the reach is counted by hand."""
     assert (net.receptive_field_frames, -net.latency_frames) == reach

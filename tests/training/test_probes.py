@@ -112,11 +112,11 @@ def test_a_run_brings_its_pitch_and_is_read_back(tmp_path):
 def test_gates_and_the_last_hidden_layer_may_be_read_together():
     given, net = batch(), run_config().net
     frames = frame_targets(given).voice.shape[1]
-    seen = aux(3, frames)._replace(hidden=jnp.ones((2, frames, net.width)))
+    seen = aux(3, frames)._replace(hidden=jnp.ones((2, frames, 5)))
     sizes = {}
     for reads in READS:
         training = ProbeTraining(reads=reads)
-        loss = ProbeLoss(training, {"gates": 6, "hidden": 6, "both": 12}[reads], NoExtraLoss())
+        loss = ProbeLoss(training, {"gates": 6, "hidden": 5, "both": 11}[reads], NoExtraLoss())
         sizes[reads] = dataclasses.replace(net, probe_training=training).extra_loss(10).channels
         jax.eval_shape(loss, loss.init(), seen, given, jnp.int32(0))
     assert sizes == {"gates": 2 * net.width, "hidden": net.width, "both": 3 * net.width}

@@ -86,17 +86,23 @@ def test_a_teacher_takes_the_place_of_the_clean_signal():
     teacher = {"params": other.params, "batch_stats": other.batch_stats}
     model = config.net.build(config.stft.bins)
 
-    def loss(weight, state):
+    def stepped(weight, state):
         taught = None if weight is None else Teacher(model, teacher, weight)
         state = jax.tree.map(jnp.copy, state)  # the step takes its buffers
-        return float(train_step(config, teacher=taught)(state, *CROPS(0))[1]["loss"])
+        return train_step(config, teacher=taught)(state, *CROPS(0))
 
-    alone, half, whole = loss(0.0, pupil), loss(0.5, pupil), loss(1.0, pupil)
-    assert loss(None, pupil) == pytest.approx(alone, rel=1e-6)
-    assert half == pytest.approx((alone + whole) / 2, rel=1e-5)
-    assert abs(whole - alone) > 0.01 * alone
+    (alone, without), (half, metrics), (whole, _) = (stepped(w, pupil) for w in (0.0, 0.5, 1.0))
+    assert stepped(None, pupil)[1]["loss"] == pytest.approx(float(without["loss"]), rel=1e-6)
+    # The losses are named apart, and it is their mixture that the net goes along.
+    assert float(metrics["loss"]) == pytest.approx(float(without["loss"]), rel=1e-6)
+    assert abs(metrics["taught"] - metrics["loss"]) > 0.01 * metrics["loss"]
+    moved = [one.params["front"]["kernel"] for one in (alone, half, whole)]
+    assert not any(np.array_equal(moved[a], moved[b]) for a, b in ((0, 1), (1, 2), (0, 2)))
     # It is its teacher but for the statistics of the batch: next to nothing is left to learn.
-    assert loss(1.0, pupil._replace(params=other.params)) < 0.5 * whole
+    as_teacher = stepped(1.0, pupil._replace(params=other.params))[1]
+    assert float(as_teacher["taught"]) < 0.5 * float(metrics["taught"])
+    with pytest.raises(ValueError, match=r"weight must lie in 0 to 1, got 1\.5"):
+        stepped(1.5, pupil)
 
 
 def test_wild_gradients_are_counted_and_the_count_stays(step):
@@ -142,18 +148,25 @@ def test_pauses_have_a_budget_of_their_own():
         return float(loss(loss.init(), aux, batch, jnp.int32(5))[0])
 
     assert extra() == pytest.approx(2 * ((~active).mean() - 0.25) ** 2)
-    assert extra(pauses=0.1) - extra() == pytest.approx(2 * 0.9**2)
-    assert extra(pauses=1.0) == pytest.approx(extra())
+    assert extra(pause_target=0.1) - extra() == pytest.approx(2 * 0.9**2)
+    assert extra(pause_target=1.0) == pytest.approx(extra())
+    short = batch._replace(clean=batch.clean[:, :512])
+    loss = GateLoss(GateTraining(pause_target=0.1), 10)
+    with pytest.raises(ValueError, match="expected the 3 frames of the 512/256 STFT, got 5"):
+        loss(loss.init(), aux, short, jnp.int32(5))
 
 
 def test_the_target_falls_from_one():
     loss = GateLoss(GateTraining(target=0.25, ramp=0.0, anneal=0.5), 100)
     aux = _aux(1.0)
-    losses = [float(loss(loss.init(), aux, None, jnp.int32(step))[0]) for step in (0, 25, 50, 99)]
-    expected = [0, 0.375, 0.75, 0.75]
+    # Step 1: a ramp of no length begins there.
+    losses = [float(loss(loss.init(), aux, None, jnp.int32(step))[0]) for step in (1, 25, 50, 99)]
+    expected = [0.015, 0.375, 0.75, 0.75]
     np.testing.assert_allclose(losses, [2 * distance**2 for distance in expected], atol=1e-6)
-    with pytest.raises(ValueError, match="anneal must lie"):
-        GateTraining(anneal=1.5)
+    with pytest.raises(ValueError, match="anneal must end"):
+        GateTraining(anneal=0.8)
+    with pytest.raises(ValueError, match="pause_target must lie"):
+        GateTraining(pause_target=12.5)
 
 
 def test_noise_fades_and_gates_harden():

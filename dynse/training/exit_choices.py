@@ -43,7 +43,7 @@ class Choice:
 def policy_choices(
     model: Any, settled: ExitControls, *, stft: STFT, skipping: Sequence[str]
 ) -> Iterator[tuple[str, Choice]]:
-    """Names and policies.
+    """Names and policies, one by one.
 
     Args:
         model: the net with exits.
