@@ -35,6 +35,7 @@ from dynse.evaluation.scoring import NetResult, open_rates, score_net, score_ref
 from dynse.models.controlled import GateControl
 from dynse.training.dyncp_nets import (
     AHEAD,
+    COMBINED,
     MINI,
     PUBLISHED,
     SURROGATE_NETS,
@@ -116,7 +117,7 @@ PRESETS: Mapping[str, Config] = {
     "mini": Config(
         corpus="",
         nets=MINI,
-        further={**TRIED, **SURROGATE_NETS},
+        further={**TRIED, **COMBINED, **SURROGATE_NETS},
         run=RunConfig(loop=LoopConfig(steps=2400)),
         test_set=str(HERE / "testsets" / "dynse-mini-test-v1.csv"),
     ),

@@ -130,12 +130,14 @@ def _tried(
     return dyncp(site, gate, **{"told": 0.25, "mutual_information": 0.0, **changes})
 
 
+# From a dense net: gates start open, and their target falls.
+_ANNEALED = {"gate": {"bias": 1.0}, "anneal": 0.5, "ramp": 0.0}
 TRIED: Mapping[str, Trainable] = {
     "dyncp-told-plain": _tried(),
     "dyncp-told-hidden": _tried(reads="hidden"),
     "dyncp-told-both": _tried(reads="both"),
     "dyncp-told-published": with_probes(PUBLISHED, "gates"),
-    "dyncp-annealed": _tried(gate={"bias": 1.0}, anneal=0.5, ramp=0.0),
+    "dyncp-annealed": _tried(**_ANNEALED),
     "dyncp-noise": _tried(score_noise=1.0),
     "dyncp-soft": _tried(soft=(0.25, 0.6)),
     "dyncp-window-1": _tried(gate={"window": 1}),
@@ -150,6 +152,15 @@ TRIED: Mapping[str, Trainable] = {
     # 474,528 MAC a frame; of its static opponent 481,248.
     "dyncp-wide-inner": _tried("inner", width=192),
     "narrow-108-told": with_probes(ConvFSENetConfig(width=108, inner=216)),
+}
+# What helped, together.
+COMBINED: Mapping[str, Trainable] = {
+    "dyncp-annealed-hidden": _tried(**_ANNEALED, reads="hidden"),
+    "dyncp-annealed-both": _tried(**_ANNEALED, reads="both"),
+    "dyncp-annealed-pauses": _tried(**_ANNEALED, reads="hidden", pause_target=0.125),
+    "dyncp-annealed-alive": _tried(
+        **_ANNEALED, reads="both", pause_target=0.125, mutual_information=0.05
+    ),
 }
 # One budget, six surrogates; all else as in "dyncp-told-plain".
 SURROGATE_NETS: Mapping[str, Trainable] = {

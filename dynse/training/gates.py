@@ -31,7 +31,7 @@ class GateTraining:
         target: fraction of the channels to keep.
         budget: what is pulled to the target: "global", the mean over all blocks, frames and
             utterances of the batch, "per_block", or "per_utterance".
-        anneal: fraction of the run over which the target falls from 1 (a dense net) to its value.
+        anneal: fraction of the run over which targets fall from 1 (a dense net) to their values.
         pause_target: fraction to keep in frames without speech, of all of these in the batch
             together; None leaves them to the other budget.
         weight: first weight of the budget.
@@ -99,12 +99,11 @@ class GateLoss:
         begin, end = span
         return jnp.clip((end - step / self.steps) / (end - begin), 0, 1)
 
-    def _target(self, step: jax.Array) -> jax.Array | float:
-        config = self.config
-        if not config.anneal:
-            return config.target
-        done = jnp.minimum(step / (config.anneal * self.steps), 1)
-        return 1 - (1 - config.target) * done
+    def _annealed(self, target: float, step: jax.Array) -> jax.Array | float:
+        if not self.config.anneal:
+            return target
+        done = jnp.minimum(step / (self.config.anneal * self.steps), 1)
+        return 1 - (1 - target) * done
 
     def __call__(
         self, state: Any, aux: Any, batch: Any, step: jax.Array
@@ -118,7 +117,7 @@ class GateLoss:
         config = self.config
         kept = jax.lax.stop_gradient(kept_fraction(aux.gates))
         ramp = jnp.minimum(step / max(config.ramp * self.steps, 1), 1)
-        target = self._target(step)
+        target = self._annealed(config.target, step)
         budget = budget_loss(aux.gates, target, by=config.budget)
         metrics = {"kept": kept, "budget_weight": ramp * state.weight}
         if config.pause_target is not None:
@@ -128,7 +127,8 @@ class GateLoss:
                     f"expected the {pauses.shape[1]} frames of the 512/256 STFT, got "
                     f"{aux.gates[0].shape[1]}"
                 )
-            budget = budget + budget_loss(aux.gates, config.pause_target, valid=pauses)
+            pause_target = self._annealed(config.pause_target, step)
+            budget = budget + budget_loss(aux.gates, pause_target, valid=pauses)
             metrics["kept_in_pauses"] = jax.lax.stop_gradient(kept_fraction(aux.gates, pauses))
         total = ramp * state.weight * budget
         faded = self._falling(config.fade, step)

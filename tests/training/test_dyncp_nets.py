@@ -5,7 +5,15 @@ import dataclasses
 import pytest
 
 from dynse.layers.cost import total_active_macs, total_macs
-from dynse.training.dyncp_nets import MINI, SURROGATE_NETS, TRIED, Taught, TrainedControl, needs
+from dynse.training.dyncp_nets import (
+    COMBINED,
+    MINI,
+    SURROGATE_NETS,
+    TRIED,
+    Taught,
+    TrainedControl,
+    needs,
+)
 
 BASE = TRIED["dyncp-told-plain"]
 
@@ -56,7 +64,7 @@ def test_macs_of_opponents_match(name, macs):
 
 
 def test_what_a_net_needs_comes_before_it():
-    names = [*MINI, *TRIED, *SURROGATE_NETS]
+    names = [*MINI, *TRIED, *COMBINED, *SURROGATE_NETS]
     assert len(set(names)) == len(names)
     for name, net in {**MINI, **TRIED}.items():
         if needs(net):

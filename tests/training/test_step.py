@@ -169,6 +169,15 @@ def test_the_target_falls_from_one():
         GateTraining(pause_target=12.5)
 
 
+def test_the_target_of_pauses_falls_as_well():
+    training = GateTraining(target=0.25, pause_target=0.25, ramp=0.0, anneal=0.5)
+    loss, silent = GateLoss(training, 100), jnp.zeros((2, 4 * 256))
+    batch = Batch(silent, silent, jnp.zeros(2))
+    # All is pause: both budgets ask for the same.
+    values = [float(loss(loss.init(), _aux(1.0), batch, jnp.int32(n))[0]) for n in (25, 50)]
+    np.testing.assert_allclose(values, [2 * 2 * 0.375**2, 2 * 2 * 0.75**2], rtol=1e-5)
+
+
 def test_noise_fades_and_gates_harden():
     loss = GateLoss(GateTraining(score_noise=2.0, fade=(0.5, 0.75), soft=(0.2, 0.6)), 100)
     found = [loss.forward_options(jnp.int32(step)) for step in (0, 20, 40, 60, 70, 99)]
