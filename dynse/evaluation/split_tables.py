@@ -14,6 +14,7 @@ from dynse.evaluation.tables import (
     by_net,
     metric_digits,
     metric_name,
+    shared_seeds,
     table_notes,
     utterance_values,
 )
@@ -83,11 +84,13 @@ def noise_table(records: Sequence[RunRecord], reference: str, metric: str) -> Ta
         if "nonstationarity_db" not in attributes:
             raise ValueError(f"no record says how stationary the noise of {name} is")
     snrs = sorted({attributes["snr_db"] for attributes in known.values()})
-    other, digits, rows = utterance_values(nets[reference], metric), metric_digits(metric) + 1, []
+    digits, rows = metric_digits(metric) + 1, []
     for net, runs in nets.items():
         if net == reference:
             continue
-        values = utterance_values(runs, metric)
+        values, other = (
+            utterance_values(side, metric) for side in shared_seeds(runs, nets[reference])
+        )
         for kind, moves in KINDS.items():
             of_kind = [
                 name

@@ -107,6 +107,16 @@ def utterance_values(runs: Sequence[RunRecord], metric: str) -> dict[str, float]
     return {name: float(np.mean(v)) if v else np.nan for name, v in collected.items()}
 
 
+def shared_seeds(
+    runs: Sequence[RunRecord], others: Sequence[RunRecord]
+) -> tuple[list[RunRecord], list[RunRecord]]:
+    """The runs of two nets whose seeds both have; all of them where they share none."""
+    both = {run.seed for run in runs} & {run.seed for run in others}
+    if not both:
+        return list(runs), list(others)
+    return tuple([run for run in net if run.seed in both] for net in (runs, others))
+
+
 def quality_table(
     records: Sequence[RunRecord],
     *,
@@ -171,6 +181,8 @@ def difference_table(
 ) -> Table:
     """One row a net other than the reference: mean paired differences with their intervals.
 
+    Compared are the seeds that both have.
+
     Raises:
         ValueError: where the reference is not among the nets.
     """
@@ -182,9 +194,10 @@ def difference_table(
         if net == reference:
             continue
         cells, pairs = [], []
+        own, others = shared_seeds(runs, nets[reference])
         for metric in metrics:
-            values = utterance_values(runs, metric)
-            other = utterance_values(nets[reference], metric)
+            values = utterance_values(own, metric)
+            other = utterance_values(others, metric)
             shared = [name for name in values if name in other]
             interval = paired_difference(
                 [values[name] for name in shared],
@@ -195,8 +208,9 @@ def difference_table(
             # One more digit than a mean: a difference is read against zero.
             cells.append(interval.text(metric_digits(metric) + 1, signed=True))
         fewest, most = min(pairs), max(pairs)
-        rows.append((net, str(most) if fewest == most else f"{fewest} to {most}", *cells))
-    header = ("net", "pairs", *_headings(records, metrics))
+        counted = str(most) if fewest == most else f"{fewest} to {most}"
+        rows.append((net, str(len(own)), counted, *cells))
+    header = ("net", "seeds", "pairs", *_headings(records, metrics))
     title = title or f"Difference to {reference}, paired by utterance"
     return Table(title, header, tuple(rows), table_notes(records, metrics, group_by))
 

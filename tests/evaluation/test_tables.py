@@ -84,6 +84,16 @@ def test_differences_are_paired():
     assert cells(table, "dense")["pairs"] == "3"
 
 
+def test_differences_are_of_the_seeds_that_both_have():
+    dense = [run("dense", [1.0] * 4, seed=0), run("dense", [3.0] * 4, seed=1)]
+    gated = [run("gated", [1.5] * 4, seed=0), run("gated", [9.0] * 4, seed=2)]
+    row = cells(difference_table([*dense, *gated], "dense", metrics=("pesq",)), "gated")
+    assert (row["seeds"], row["PESQ"]) == ("1", "+0.500 [+0.500, +0.500]")
+    # What has no seed is compared with all.
+    row = cells(difference_table([run("noisy", [1.0] * 4, seed=None), *dense], "dense"), "noisy")
+    assert (row["seeds"], row["PESQ"]) == ("1", "-1.000 [-1.000, -1.000]")
+
+
 def test_groups_are_resampled_as_a_whole():
     records = [run("noisy", [1.0, 1.0, 3.0, 3.0])]
     grouped = quality_table(records, metrics=("pesq",), group_by="speaker")
