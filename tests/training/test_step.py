@@ -83,26 +83,27 @@ def test_matmuls_in_bfloat16_but_not_the_gates():
 def test_a_teacher_takes_the_place_of_the_clean_signal():
     config = run_config(gated=False)
     pupil, other = new_state(config), new_state(dataclasses.replace(config, seed=9))
-    teacher = {"params": other.params, "batch_stats": other.batch_stats}
+    variables = {"params": other.params, "batch_stats": other.batch_stats}
     model = config.net.build(config.stft.bins)
+    steps = {
+        weight: train_step(config, teacher=Teacher(model, variables, weight)) for weight in (0.5, 1)
+    }
 
-    def stepped(weight, state):
-        taught = None if weight is None else Teacher(model, teacher, weight)
-        state = jax.tree.map(jnp.copy, state)  # the step takes its buffers
-        return train_step(config, teacher=taught)(state, *CROPS(0))
+    def stepped(step, state):
+        return step(jax.tree.map(jnp.copy, state), *CROPS(0))  # it takes its buffers
 
-    (alone, without), (half, metrics), (whole, _) = (stepped(w, pupil) for w in (0.0, 0.5, 1.0))
-    assert stepped(None, pupil)[1]["loss"] == pytest.approx(float(without["loss"]), rel=1e-6)
+    (alone, without) = stepped(train_step(config), pupil)
+    (half, metrics), (whole, _) = (stepped(step, pupil) for step in steps.values())
     # The losses are named apart, and it is their mixture that the net goes along.
     assert float(metrics["loss"]) == pytest.approx(float(without["loss"]), rel=1e-6)
     assert abs(metrics["taught"] - metrics["loss"]) > 0.01 * metrics["loss"]
     moved = [one.params["front"]["kernel"] for one in (alone, half, whole)]
     assert not any(np.array_equal(moved[a], moved[b]) for a, b in ((0, 1), (1, 2), (0, 2)))
     # It is its teacher but for the statistics of the batch: next to nothing is left to learn.
-    as_teacher = stepped(1.0, pupil._replace(params=other.params))[1]
+    as_teacher = stepped(steps[1], pupil._replace(params=other.params))[1]
     assert float(as_teacher["taught"]) < 0.5 * float(metrics["taught"])
     with pytest.raises(ValueError, match=r"weight must lie in 0 to 1, got 1\.5"):
-        stepped(1.5, pupil)
+        train_step(config, teacher=Teacher(model, variables, 1.5))
 
 
 def test_wild_gradients_are_counted_and_the_count_stays(step):
