@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from dynse.atomic import write_whole
+from dynse.atomic import alone_in, write_whole
 from dynse.progress import progress_bar
 from dynse.training.checkpoints import Checkpoints
 from dynse.training.step import DIVERGED_NORM, DIVERGED_STEPS, TrainState
@@ -93,6 +93,7 @@ def train(
 
     Raises:
         ValueError: where the folder holds a run of another configuration.
+        BlockingIOError: where another process trains in the folder.
         DivergedError: where the gradients stay wild.
     """
     run_dir = pathlib.Path(run_dir)
@@ -100,9 +101,12 @@ def train(
     if jax.process_index() > 0:
         console = Console(quiet=True)
     identity = json.loads(json.dumps({**identity, "loop": dataclasses.asdict(config)}))
-    check_identity(run_dir, identity)
-    checkpoints = Checkpoints(run_dir)
-    try:
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:  # those that train together are as one
+            stack.enter_context(alone_in(run_dir))
+        check_identity(run_dir, identity)
+        checkpoints = Checkpoints(run_dir)
+        stack.callback(checkpoints.close)
         pattern = state
         if checkpoints.step("last") is not None:
             state = checkpoints.restore("last", pattern)
@@ -136,8 +140,6 @@ def train(
                 if done % config.checkpoint_every == 0 or last:
                     checkpoints.save("last", done, state)
         return checkpoints.restore("best", pattern), lines
-    finally:
-        checkpoints.close()
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +44,20 @@ def test_a_finished_run_is_loaded_with_its_configuration(gated):
 def test_a_folder_of_another_run_is_refused(gated):
     with pytest.raises(ValueError, match=r"another configuration \(different: loop, run\)"):
         train_run(gated[0], small_run(steps=4), corpus())
+
+
+def test_two_processes_do_not_train_in_one_folder(gated):
+    folder, config, _ = gated
+    inside = "import sys; from dynse.atomic import alone_in\n"
+    inside += "with alone_in(sys.argv[1]): print(flush=True); input()"
+    command = [sys.executable, "-c", inside, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(BlockingIOError, match="another process is at work there"):
+            train_run(folder, config, corpus())
+        other.kill()  # which leaves nothing behind
+        other.wait()
+    train_run(folder, config, corpus())
 
 
 def test_no_run_and_no_checkpoint_are_named(tmp_path):
