@@ -159,7 +159,8 @@ def test_an_error_comes_in_the_place_of_its_item():
 
 
 INTERRUPTED = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell hands on: ignored
 from dynse.data.reader import read_ahead
 for index in read_ahead(lambda index: time.sleep(0.01), range(10**9)):
     print(index, flush=True)

@@ -58,6 +58,7 @@ def test_other_data_are_no_second_start(run, monkeypatch):
         bits.main(arguments)
 
 
+@pytest.mark.slow
 def test_bit_operations_are_a_third_objective_and_need_no_new_float_net(run):
     bits, arguments, records = run
     again = dataclasses.replace(
