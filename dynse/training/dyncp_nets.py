@@ -153,7 +153,7 @@ TRIED: Mapping[str, Trainable] = {
     "dyncp-wide-inner": _tried("inner", width=192),
     "narrow-108-told": with_probes(ConvFSENetConfig(width=108, inner=216)),
 }
-# What helped, together.
+# What helped, together; the best of them at another budget and site, and its trained controls.
 COMBINED: Mapping[str, Trainable] = {
     "dyncp-annealed-hidden": _tried(**_ANNEALED, reads="hidden"),
     "dyncp-annealed-both": _tried(**_ANNEALED, reads="both"),
@@ -161,6 +161,10 @@ COMBINED: Mapping[str, Trainable] = {
     "dyncp-annealed-alive": _tried(
         **_ANNEALED, reads="both", pause_target=0.125, mutual_information=0.05
     ),
+    "dyncp-half-annealed": _tried(**_ANNEALED, target=0.5),
+    "dyncp-inner-annealed": _tried("inner", **_ANNEALED),
+    "dyncp-annealed-fixed": TrainedControl("dyncp-annealed", "fixed", trained_on=True),
+    "dyncp-annealed-random": TrainedControl("dyncp-annealed", "random", trained_on=False),
 }
 # One budget, six surrogates; all else as in "dyncp-told-plain".
 SURROGATE_NETS: Mapping[str, Trainable] = {
