@@ -7,7 +7,6 @@
 from dynse.exits.early_exit import EarlyExit, EarlyExitState, SkippedState, Taken
 from dynse.exits.heads import SPLITS, ExitHead, split_widths, take_exit
 from dynse.exits.losses import (
-    EarlyStopping,
     exit_weights,
     joint_loss,
     layer_mask,
@@ -21,7 +20,6 @@ __all__ = [
     "Budget",
     "EarlyExit",
     "EarlyExitState",
-    "EarlyStopping",
     "ExitCosts",
     "ExitHead",
     "ExitPolicy",

@@ -10,8 +10,6 @@ parameters, joined by "/", as in `LayerCost`, so what is needed can be read off 
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -89,29 +87,3 @@ def layer_mask(params: Any, layers: Collection[str]) -> Any:
     if missing := set(layers) - found:
         raise ValueError(f"no parameters found for {', '.join(sorted(missing))}")
     return mask
-
-
-@dataclasses.dataclass(frozen=True)
-class EarlyStopping:
-    """Ends a phase after so many validations in a row without a new lowest loss.
-
-    Attributes:
-        patience: validations to wait for.
-        best: lowest loss yet.
-        waited: validations since it was reached.
-    """
-
-    patience: int
-    best: float = math.inf
-    waited: int = 0
-
-    def after(self, loss: float) -> EarlyStopping:
-        """As it is after one more validation; a loss that is not a number is no new lowest."""
-        if loss < self.best:
-            return dataclasses.replace(self, best=loss, waited=0)
-        return dataclasses.replace(self, waited=self.waited + 1)
-
-    @property
-    def stop(self) -> bool:
-        """Whether the phase is over."""
-        return self.waited >= self.patience

@@ -131,7 +131,12 @@ class Threshold:
 
 
 class BudgetState(NamedTuple):
-    """MACs of the last frames (B, frames), newest first, and the demand's own state."""
+    """What a budget remembers.
+
+    Attributes:
+        spent: MACs of the last frames (B, frames), newest first.
+        demand: the demand's own state; without one the MACs saved up (B,).
+    """
 
     spent: jax.Array
     demand: Any
@@ -149,8 +154,12 @@ class Budget:
     cheapest runs until the second that began before fits the new one. A budget below the cheapest
     exit's cost cannot be held.
 
+    Without a demand nothing is known that would call for one frame more than another: the deepest
+    exit paid for in every frame and the next deeper one alternate as evenly as they can, the deeper
+    one being asked for as soon as the frames before have saved what it costs more (ours).
+
     Attributes:
-        demand: the policy that asks; None always asks for the deepest exit.
+        demand: the policy that asks; None alternates.
         frames_per_s: w.
     """
 
@@ -167,9 +176,10 @@ class Budget:
         return self.demand.cost() if self.demand else []
 
     def init(self, batch_size: int) -> BudgetState:
-        """Nothing spent."""
+        """Nothing spent, nothing saved."""
         spent = jnp.zeros((batch_size, int(self.frames_per_s)), jnp.int32)
-        return BudgetState(spent, self.demand.init(batch_size) if self.demand else ())
+        saved = jnp.zeros(batch_size, jnp.int32)
+        return BudgetState(spent, self.demand.init(batch_size) if self.demand else saved)
 
     def choose(
         self, controls: Mapping[str, Any], state: BudgetState, frame: Frame
@@ -178,10 +188,6 @@ class Budget:
         # Integers: what is spent is summed without rounding (up to 2 GMAC a second).
         macs = jnp.asarray(frame.costs.macs, jnp.int32)
         index = jnp.arange(len(macs), dtype=jnp.int32)
-        if self.demand:
-            demand, wanted = self.demand.choose(controls["demand"], state.demand, frame)
-        else:
-            demand, wanted = (), index[-1:]
         limit = (1e6 + SLACK * 1e6) * jnp.asarray(controls["mmac_per_s"], jnp.float32)
         limit = jnp.broadcast_to(limit, state.spent.shape[:1]).astype(jnp.int32)[:, None]
         limit = limit - frame.costs.refresh_macs(self.frames_per_s)
@@ -192,8 +198,17 @@ class Budget:
             return jnp.where(legal.any(1), (legal * (index + 1)).max(1) - 1, cheapest)
 
         steady = deepest(jnp.ceil(self.frames_per_s * macs).astype(jnp.int32) <= limit)
+        if self.demand:
+            demand, wanted = self.demand.choose(controls["demand"], state.demand, frame)
+        else:
+            deeper = jnp.minimum(steady + 1, len(macs) - 1)
+            saved = state.demand + jnp.floor(limit[:, 0] / self.frames_per_s).astype(jnp.int32)
+            wanted = jnp.where(macs[deeper] <= saved, deeper, steady)
         fits = self._fits(limit, state.spent, macs[steady][:, None], macs)
         exit_index = deepest(fits & (index <= wanted[:, None]))
+        if not self.demand:
+            # No more than a frame needs: what is saved up longer would be spent at one go.
+            demand = jnp.clip(saved - macs[exit_index], 0, macs[deeper])
         spent = jnp.concatenate([macs[exit_index][:, None], state.spent[:, :-1]], axis=1)
         return BudgetState(spent, demand), exit_index
 

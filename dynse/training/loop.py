@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import math
 import pathlib
 import time
 from collections.abc import Callable, Generator
@@ -203,9 +204,9 @@ def _append(path: pathlib.Path, lines: list[dict[str, Any]], line: dict[str, Any
 
 
 def _losses(lines: list[dict[str, Any]], from_step: int = 0) -> list[float]:
-    return [
-        line["valid"]["loss"] for line in lines if "valid" in line and line["step"] >= from_step
-    ]
+    """Of every validation; what is not a number is above all that are."""
+    found = (line for line in lines if "valid" in line and line["step"] >= from_step)
+    return [math.inf if math.isnan(one["valid"]["loss"]) else one["valid"]["loss"] for one in found]
 
 
 def _is_best(lines: list[dict[str, Any]], from_step: int) -> bool:

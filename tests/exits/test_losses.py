@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from dynse.exits import EarlyStopping, exit_weights, joint_loss, layer_mask, phase_layers
+from dynse.exits import exit_weights, joint_loss, layer_mask, phase_layers
 from dynse.models.early_exit_nsnet2 import EarlyExitNsNet2
 
 NET = EarlyExitNsNet2(bins=5, first=6, hidden=6, wide=6)
@@ -96,13 +96,3 @@ def test_masks_follow_paths_of_any_depth():
     }
     with pytest.raises(ValueError, match="no parameters found for block0/conv, front"):
         layer_mask(params, ["front", "block0/conv", "back"])
-
-
-def test_early_stopping_counts_from_the_lowest_loss():
-    losses = [3.0, 2.0, 2.5, float("nan"), 1.0, 1.0, 1.5, 1.2]
-    stopping, stops = EarlyStopping(patience=3), []
-    for loss in losses:
-        stopping = stopping.after(loss)
-        stops.append(stopping.stop)
-    assert stops == [False] * 7 + [True]
-    assert stopping.best == 1.0
