@@ -6,10 +6,12 @@
 
     python experiments/make_tables.py --records experiments/results/compression
 
+    python experiments/make_tables.py --records experiments/results/early_exit
+
 Prints Markdown: quality, paired differences to the dense net, by seed, by noise and SNR, cost, and
-how alive the gates are; of searches for bit widths, the nets that were taken and the fronts; of
-probes, what was read from the gates; of compressed nets, scores, sizes and tensors. Nothing is
-scored again.
+how alive the gates are; of nets with exits, every exit and policy beside static nets; of searches
+for bit widths, the nets that were taken and the fronts; of probes, what was read from the gates; of
+compressed nets, scores, sizes and tensors. Nothing is scored again.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from dynse.evaluation.bit_tables import front_table, taken_table, task_table
 from dynse.evaluation.compression_records import is_compression_record, load_compression_record
 from dynse.evaluation.compression_tables import compression_tables
 from dynse.evaluation.cost import CostTotals, cost_table
+from dynse.evaluation.exit_tables import exit_tables
 from dynse.evaluation.gates import gate_table
 from dynse.evaluation.scores import RunRecord, load_records
 from dynse.evaluation.split_tables import noise_table, seeds_table
@@ -60,6 +63,10 @@ def tables(records: list[RunRecord], reference: str) -> list[Table]:
         for record in records
         if record.extra.get("gates")
     }
+    own = exit_tables(records)
+    if own:
+        references = [record for record in records if record.seed is None]
+        return [quality_table(references, title="Without a net"), *own]
     found = [quality_table(records)]
     if reference in {record.net for record in records}:
         found.append(difference_table(records, reference))

@@ -12,7 +12,6 @@ import numpy as np
 from dynse.audio.stft import STFT
 from dynse.data.bank import Corpus
 from dynse.data.testsets import TestSet
-from dynse.evaluation.clicks import Click
 from dynse.evaluation.exit_figures import METRICS, CostCurve, cost_figure, taken_figure
 from dynse.evaluation.exit_policies import Decided
 from dynse.evaluation.exit_tables import (
@@ -20,15 +19,9 @@ from dynse.evaluation.exit_tables import (
     HELD,
     NONE_SKIPPED,
     Entry,
-    depth_table,
     exit_entries,
-    exit_table,
-    goal_table,
+    exit_tables,
     policy_entries,
-    policy_table,
-    share_table,
-    skipped_table,
-    static_table,
 )
 from dynse.evaluation.figures import net_styles, training_curves
 from dynse.evaluation.nets import Enhanced
@@ -36,7 +29,7 @@ from dynse.evaluation.report import write_report
 from dynse.evaluation.scores import RunRecord, machine
 from dynse.evaluation.sections import WORDS as GENERAL_WORDS
 from dynse.evaluation.sections import Example, Figure, Players, Report, Section, Text
-from dynse.evaluation.tables import Table, quality_table, snr_table, utterance_values
+from dynse.evaluation.tables import quality_table, snr_table, utterance_values
 
 WORDS = {
     **{word: GENERAL_WORDS[word] for word in ("ESTOI, STOI", "MAC", "PESQ", "SI-SDR", "SNR")},
@@ -63,7 +56,6 @@ class EarlyExitReport:
         training: by net its lines of metrics.
         examples: by exit record some mixtures as they came out.
         pictures: by policy the same mixtures.
-        clicks: by mixture what a changing budget did; empty without a policy.
         policy_net: the net that the policies were run on; None where there is none.
         stft: the transform.
         steps: train steps of each net.
@@ -77,14 +69,13 @@ class EarlyExitReport:
     training: Mapping[str, Sequence[Mapping[str, Any]]]
     examples: Mapping[str, Sequence[Enhanced]]
     pictures: Mapping[str, Sequence[Decided]]
-    clicks: Mapping[str, Click]
     policy_net: str | None
     stft: STFT
     steps: int
 
     def summary(self) -> str:
         """The tables that are printed at the end."""
-        tables = [quality_table(self.references, title="Without a net"), *self._tables()]
+        tables = [quality_table(self.references, title="Without a net"), *exit_tables(self.records)]
         return "\n\n".join(f"{table.title}\n{table.markdown()}" for table in tables)
 
     def write(self, directory: Path) -> Path:
@@ -92,7 +83,7 @@ class EarlyExitReport:
         sections: list[Section] = [
             Text("What is compared", _WHAT),
             quality_table(self.references, title="Without a net"),
-            *self._tables(),
+            *exit_tables(self.records),
             Figure("Quality against cost: exits", self._exit_figure()),
         ]
         if self.policy_net:
@@ -110,27 +101,12 @@ class EarlyExitReport:
         ]
         return write_report(directory, Report(self.title, self._intro(), sections, WORDS))
 
-    def _tables(self) -> list[Table]:
-        tables = [
-            exit_table(self.records),
-            static_table(self.records),
-            depth_table(self.records),
-            goal_table(self.records),
-        ]
-        if self.policy_net:
-            tables += [
-                policy_table(self.records),
-                share_table(self.records),
-                skipped_table(self.records),
-                click_table(self.clicks),
-            ]
-        return [table for table in tables if table.rows]
-
     def _intro(self) -> str:
         return (
             f"Corpus {self.corpus.name} ({self.corpus.fingerprint[:8]}), test set "
             f"{self.test_set.name} of {len(self.test_set)} mixtures "
-            f"({self.test_set.sha256[:8]}), {self.steps} train steps a net. "
+            f"({self.test_set.sha256[:8]}), {self.steps} train steps a net, of those trained "
+            "layer by layer a share of them each layer. "
             f"{len(self.corpus.skipped)} broken files were skipped. Machine: "
             f"{', '.join(f'{key} {value}' for key, value in machine().items())}."
         )
@@ -211,28 +187,6 @@ class EarlyExitReport:
         return training_curves(curves, styles=net_styles(list(curves)))
 
 
-def click_table(clicks: Mapping[str, Click]) -> Table:
-    """Largest jumps while a budget changes ten times a second, against the net's own.
-
-    Args:
-        clicks: by mixture, from `budget_clicks`.
-    """
-    ratios = np.array([float(click.switching / click.own) for click in clicks.values()])
-    heard = sum(bool(click.heard) for click in clicks.values())
-    row = (
-        str(len(clicks)),
-        str(heard),
-        *(f"{value:.3f}" for value in (np.median(ratios), ratios.max())),
-    )
-    notes = (
-        "The budget goes from the cheapest exit's cost to the dearest's and back. Jumps are the "
-        "largest steps from sample to sample of (switched - whole net's output), divided by those "
-        "of (whole net's output - clean); a click is a ratio above 1.",
-    )
-    header = ("mixtures", "with a click", "median ratio", "largest ratio")
-    return Table("A budget changed ten times a second", header, (row,), notes)
-
-
 def _curve(entries: Sequence[Entry], *, dashed: bool = False) -> CostCurve:
     values = {metric: [entry.interval(metric) for entry in entries] for metric in METRICS}
     return CostCurve([entry.mmac_per_s for entry in entries], values, dashed)
@@ -240,13 +194,15 @@ def _curve(entries: Sequence[Entry], *, dashed: bool = False) -> CostCurve:
 
 _WHAT = (
     "- joint: one net with exits behind several stages, trained by the sum of their losses.\n"
-    "- layerwise: stage after stage, those before frozen; moving: not frozen.\n"
+    "- layerwise: stage after stage, those before frozen; moving: not frozen, so that an earlier "
+    "exit's head is no longer that of its stage.\n"
     "- none, duplicate, divide: an exit's head reads the stage itself; a second layer beside it; "
     "a part of its units that feeds nothing else.\n"
     "- alone: for each stage a net that ends there and was trained for this alone.\n"
-    "- budget: the deepest exit that a sliding second's MACs allow; threshold: on to the next exit "
-    "while the gain still changed; router: a small layer that has learned from the oracle; oracle: "
-    "is told every exit's error, an upper bound.\n"
+    "- budget: two neighbouring exits alternate so that no second costs more; threshold: on to the "
+    "next exit while the gain still changed; router: a small layer that has learned from the "
+    "oracle; budgeted: the same where a second's MACs allow; oracle: is told every exit's error, "
+    "an upper bound; changing budget: cheapest and dearest exit by turns, ten times a second.\n"
     "- noisy, oracle Wiener: the input, untouched; a gain per bin that is told the noise's mean "
     "spectrum."
 )

@@ -23,7 +23,7 @@ from dynse.audio.features import magnitude
 from dynse.audio.stft import STFT
 from dynse.data.bank import Corpus
 from dynse.data.testsets import Mixture, TestSet
-from dynse.evaluation.clicks import Click, switching_click
+from dynse.evaluation.clicks import switching_click
 from dynse.evaluation.cost import FRAMES_PER_S
 from dynse.evaluation.nets import mixture_batches
 from dynse.exits import EarlyExit, Taken, oracle_exits, take_exit
@@ -175,10 +175,11 @@ def policy_values(decided: Decided, exits: Sequence[str]) -> dict[str, float]:
     }
 
 
-def budget_clicks(
+def switched_mixtures(
     net: EarlyExit, variables: Any, corpus: Corpus, test_set: TestSet, *, stft: STFT
-) -> dict[str, Click]:
-    """Change a budget with every block between the cheapest and the dearest exit.
+) -> Iterator[tuple[Decided, float]]:
+    """Enhance mixtures while a budget goes, with every block, from the dearest exit's cost to the
+    cheapest's and back.
 
     Args:
         net: a network under a `Budget` without a demand.
@@ -187,13 +188,14 @@ def budget_clicks(
         test_set: the mixtures.
         stft: the network's transform.
 
-    Returns:
-        By mixture the largest jumps, each ().
+    Yields:
+        The mixtures in the test set's order, and of each the largest jump that switching makes over
+        that of the whole net (`dynse.evaluation.clicks`).
     """
     costs = [FRAMES_PER_S * total_macs(layers) / 1e6 for layers in net.exit_costs()]
 
     @jax.jit
-    def run(variables: Any, noisy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def run(variables: Any, noisy: jax.Array) -> tuple[jax.Array, Taken, jax.Array]:
         spectrum = stft.forward(noisy)
         frames = magnitude(spectrum)
         batch, count, bins = frames.shape
@@ -201,24 +203,30 @@ def budget_clicks(
         blocks = blocks.reshape(batch, -1, BLOCK_FRAMES, bins).swapaxes(0, 1)
         budgets = jnp.where(jnp.arange(len(blocks)) % 2, min(costs), max(costs))
 
-        def one(state: Any, inputs: Any) -> tuple[Any, jax.Array]:
+        def one(state: Any, inputs: Any) -> tuple[Any, tuple[jax.Array, Taken]]:
             budget, block = inputs
             own = {**variables, "exit_policy": {"mmac_per_s": budget}}
-            state, gain, _ = net.step(own, state, block)
-            return state, gain
+            state, gain, taken = net.step(own, state, block)
+            return state, (gain, taken)
 
-        _, gain = jax.lax.scan(one, net.init_state(batch), (budgets, blocks))
-        gain = gain.swapaxes(0, 1).reshape(batch, -1, bins)[:, :count]
+        _, done = jax.lax.scan(one, net.init_state(batch), (budgets, blocks))
+        gain, taken = jax.tree.map(
+            lambda leaf: leaf.swapaxes(0, 1).reshape(batch, -1, *leaf.shape[3:])[:, :count], done
+        )
         _, whole, _ = net.model.apply(variables, frames)
         length = noisy.shape[1]
-        return stft.inverse(gain * spectrum, length), stft.inverse(whole * spectrum, length)
+        return stft.inverse(gain * spectrum, length), taken, stft.inverse(whole * spectrum, length)
 
-    clicks = {}
     for mixtures, noisy, _ in mixture_batches(corpus, test_set):
-        switched, whole = jax.tree.map(np.asarray, run(variables, noisy))
+        switched, taken, whole = jax.tree.map(np.asarray, run(variables, noisy))
         for row, mixture in enumerate(mixtures):
-            length = len(mixture.clean)
-            clicks[mixture.id] = switching_click(
-                switched[row, :length], whole[row, :length], mixture.clean
+            length = len(mixture.noisy)
+            frames = stft.frames(length)
+            one = Decided(
+                mixture,
+                switched[row, :length],
+                taken.exit_index[row, :frames],
+                taken.macs[row, :frames],
             )
-    return clicks
+            click = switching_click(one.enhanced, whole[row, :length], mixture.clean)
+            yield one, float(click.switching / click.own)

@@ -7,8 +7,10 @@ share it), and its configuration says which it is: "exit", the name of the exit;
 
     line(c) = (1 - w) s_i + w s_(i+1),   w = (c - c_i) / (c_(i+1) - c_i),   c_i <= c <= c_(i+1)
 
-is what one gets at the cost c by mixing two neighbouring fixed exits, utterance by utterance; a
-policy is compared with it at the policy's own mean cost (beyond the last exit: with that exit).
+is what one gets at the cost c by mixing two neighbours of several fixed exits, utterance by
+utterance (beyond the cheapest or the dearest: that one). A policy is compared with the line of its
+net's exits, an exit with the line of the static nets, both at their own cost; nets are compared by
+the seeds that both have.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from dynse.evaluation.tables import (
     by_net,
     metric_digits,
     metric_name,
+    shared_seeds,
     table_notes,
     utterance_values,
 )
@@ -34,8 +37,11 @@ from dynse.evaluation.tables import (
 ALONE = "alone"
 # What becomes of the states of skipped stages.
 HELD = "held"
-WHOLE_STATES = "whole net's"
 NONE_SKIPPED = "none skipped"
+# After the name of a rule: the exits taken under it, out of the whole net, which skips nothing.
+WHOLE_NET = " in whole net"
+# Of an utterance: its largest jump while exits change, over that of the whole net against clean.
+JUMP = "jump_ratio"
 METRICS = QUALITY[:4]
 LINE_METRICS = ("pesq", "estoi", "si_sdr")
 
@@ -65,13 +71,23 @@ class Entry:
         """Of each utterance, averaged over the seeds."""
         return list(utterance_values(self.runs, metric).values())
 
+    def of_seed(self, seed: int) -> Entry:
+        """The run of one seed, if there is one."""
+        return dataclasses.replace(self, runs=[run for run in self.runs if run.seed == seed])
+
     def interval(self, metric: str) -> Interval:
         """Mean of a metric."""
         return mean_interval(self.values(metric))
 
-    def over(self, other: Entry, metric: str) -> Interval:
-        """Paired difference to another."""
-        return paired_difference(self.values(metric), other.values(metric))
+    def over_line(self, exits: Sequence[Entry], metric: str) -> Interval:
+        """Paired difference to the line through exits, by rising cost, at the own cost."""
+        entries = [self, *exits]
+        shared = shared_seeds(*(entry.runs for entry in entries))
+        own, *exits = (
+            dataclasses.replace(entry, runs=runs)
+            for entry, runs in zip(entries, shared, strict=True)
+        )
+        return paired_difference(own.values(metric), line_values(own, exits, metric))
 
 
 def exit_entries(records: Sequence[RunRecord]) -> dict[str, dict[str, Entry]]:
@@ -103,28 +119,56 @@ def exit_table(records: Sequence[RunRecord]) -> Table:
 
 
 def static_table(records: Sequence[RunRecord]) -> Table:
-    """One row an exit: paired differences to the net of its stage alone."""
+    """One row an exit: paired differences to the static nets at its cost."""
     nets = exit_entries(records)
-    alone = nets.get(ALONE, {})
+    alone = list(nets.get(ALONE, {}).values())
     rows = [
-        (net, name, *_differences(entry, alone[name], METRICS))
+        (net, name, f"{entry.mmac_per_s:.2f}", *_differences(entry, alone, METRICS))
         for net, exits in nets.items()
-        if net != ALONE
+        if net != ALONE and alone
         for name, entry in exits.items()
-        if name in alone
     ]
-    return Table(
-        "Against each stage's net trained alone",
-        ("net", "exit", *map(metric_name, METRICS)),
-        tuple(rows),
-        _notes(records),
+    notes = (
+        "Between the costs of two static nets, the mean of both by distance. What costs less than "
+        "the cheapest is compared with that one.",
+        *_notes(records),
     )
+    header = ("net", "exit", "MMAC/s", *map(metric_name, METRICS))
+    return Table("Against static nets of the same cost", header, tuple(rows), notes)
+
+
+def seed_table(records: Sequence[RunRecord], metric: str = "pesq") -> Table:
+    """One row an exit: its difference to the static nets at its cost, of each seed alone.
+
+    The spread is the standard deviation over the seeds: what a training drawn anew would move.
+
+    Args:
+        records: of exits.
+        metric: of quality.
+    """
+    seeds = sorted({record.seed for record in records if record.seed is not None})
+    nets = exit_entries(records)
+    alone = list(nets.get(ALONE, {}).values())
+    digits, rows = metric_digits(metric) + 1, []
+    for net, exits in nets.items():
+        for name, entry in exits.items():
+            found = {}
+            for seed in seeds if net != ALONE and alone else ():
+                own, *others = (one.of_seed(seed) for one in (entry, *alone))
+                if own.runs and all(other.runs for other in others):
+                    found[seed] = own.over_line(others, metric).mean
+            if len(found) > 1:
+                cells = [f"{found[seed]:+.{digits}f}" if seed in found else "-" for seed in seeds]
+                spread = np.std(list(found.values()), ddof=1)
+                rows.append((net, name, *cells, f"{spread:.{digits}f}"))
+    title = f"{metric_name(metric)} against static nets of the same cost, by seed"
+    return Table(title, ("net", "exit", *(f"seed {seed}" for seed in seeds), "spread"), tuple(rows))
 
 
 def depth_table(records: Sequence[RunRecord]) -> Table:
     """One row an exit but the first: paired differences to the exit before."""
     rows = [
-        (net, f"{after.what} - {before.what}", *_differences(after, before, METRICS))
+        (net, f"{after.what} - {before.what}", *_differences(after, [before], METRICS))
         for net, exits in exit_entries(records).items()
         for before, after in itertools.pairwise(exits.values())
     ]
@@ -139,20 +183,22 @@ def depth_table(records: Sequence[RunRecord]) -> Table:
 def goal_table(records: Sequence[RunRecord], metric: str = "pesq") -> Table:
     """One row a net: does quality rise with depth, and at which exit is it furthest below static?
 
+    Static are the nets of single stages at the exit's cost.
+
     Args:
         records: of exits.
         metric: of quality.
     """
     nets = exit_entries(records)
-    alone = nets.get(ALONE, {})
+    alone = list(nets.get(ALONE, {}).values())
     rows = []
     for net, exits in nets.items():
         steps = itertools.pairwise(entry.interval(metric).mean for entry in exits.values())
         rises = "yes" if all(after > before for before, after in steps) else "no"
         against = {
-            name: entry.over(alone[name], metric)
+            name: entry.over_line(alone, metric)
             for name, entry in exits.items()
-            if net != ALONE and name in alone
+            if net != ALONE and alone
         }
         worst = min(against, key=lambda name: against[name].mean, default=None)
         difference = "-" if worst is None else _text(against[worst], metric)
@@ -182,10 +228,7 @@ def policy_table(records: Sequence[RunRecord]) -> Table:
     rows = []
     for entry, exits in _with_exits(records):
         means = [entry.interval(metric).text(metric_digits(metric)) for metric in LINE_METRICS]
-        over = [
-            paired_difference(entry.values(metric), line_values(entry, exits, metric))
-            for metric in LINE_METRICS
-        ]
+        over = [entry.over_line(exits, metric) for metric in LINE_METRICS]
         texts = [_text(one, metric) for one, metric in zip(over, LINE_METRICS, strict=True)]
         rows.append((entry.what, f"{entry.mmac_per_s:.2f}", *means, *texts, _verdict(over[0])))
     names = [metric_name(metric) for metric in LINE_METRICS]
@@ -199,7 +242,7 @@ def policy_table(records: Sequence[RunRecord]) -> Table:
     notes = (
         "The line: what mixing two neighbouring fixed exits gives at the same cost. The number in "
         "a policy's name is the MMAC/s aimed at; the oracle runs every stage and pays for the exit "
-        "taken alone.",
+        "taken alone. Intervals are of one policy each: of so many, some lie above by chance.",
         *_notes(records),
     )
     return Table("Policies", header, tuple(rows), notes)
@@ -217,31 +260,57 @@ def share_table(records: Sequence[RunRecord]) -> Table:
 
 
 def skipped_table(records: Sequence[RunRecord]) -> Table:
-    """The price of skipped states: each rule against the same exits with the whole net's states."""
-    entries = policy_entries(records)
-    whole = {
-        (entry.net, _key(entry)): entry
-        for entry in entries
-        if entry.runs[0].config["states"] == WHOLE_STATES
-    }
+    """The price of skipped states: each rule against the same exits out of the whole net."""
+    entries = {(one.net, *_key(one)): one for one in policy_entries(records)}
     rows = []
-    for entry in entries:
-        reference = whole.get((entry.net, _key(entry)))
-        if reference is None:
-            continue
-        states = entry.runs[0].config["states"]
-        differences = _differences(entry, reference, LINE_METRICS)
-        if entry is reference:
-            differences = ["-"] * len(LINE_METRICS)
-        kind, level = _key(entry)
-        rows.append((f"{kind} {level:.3g}", states, f"{entry.mmac_per_s:.2f}", *differences))
+    for (net, kind, level, states), entry in entries.items():
+        whole = entries.get((net, kind, level, states + WHOLE_NET))
+        if whole is not None:
+            differences = _differences(entry, [whole], LINE_METRICS)
+            rows.append((f"{kind} {level:.3g}", states, f"{entry.mmac_per_s:.2f}", *differences))
     header = ("policy", "states", "MMAC/s", *map(metric_name, LINE_METRICS))
     notes = (
-        f"States: held, decayed by a factor in each frame that skips them, or refreshed at a lower "
-        f"rate. Differences, paired by utterance, to the {WHOLE_STATES}: the same exits, taken "
-        "from a net that skips nothing and is not charged for it.",
+        "States: held, decayed by a factor in each frame that skips them, or refreshed at a lower "
+        "rate. Differences, paired by utterance, to the gains of the very same exits in a net that "
+        "skips nothing.",
     )
     return Table("What skipped states cost", header, tuple(rows), notes)
+
+
+def click_table(records: Sequence[RunRecord]) -> Table:
+    """Largest jumps while a budget changes ten times a second, against the net's own."""
+    rows = []
+    for entry in policy_entries(records):
+        scores = [score.values for run in entry.runs for score in run.utterances]
+        ratios = np.array([values[JUMP] for values in scores if JUMP in values])
+        if ratios.size:
+            largest = (np.median(ratios), ratios.max())
+            heard = np.count_nonzero(ratios > 1)
+            cells = (str(ratios.size), str(heard), *(f"{value:.3f}" for value in largest))
+            rows.append((entry.net, *cells))
+    notes = (
+        "The budget goes from the cheapest exit's cost to the dearest's and back. Jumps are the "
+        "largest steps from sample to sample of (switched - whole net's output), divided by those "
+        "of (whole net's output - clean); a click is a ratio above 1.",
+    )
+    header = ("net", "mixtures", "with a click", "median ratio", "largest ratio")
+    return Table("A budget changed ten times a second", header, tuple(rows), notes)
+
+
+def exit_tables(records: Sequence[RunRecord]) -> list[Table]:
+    """All tables of nets with exits that have a row."""
+    makers = (
+        exit_table,
+        static_table,
+        seed_table,
+        depth_table,
+        goal_table,
+        policy_table,
+        share_table,
+        skipped_table,
+        click_table,
+    )
+    return [table for table in (make(records) for make in makers) if table.rows]
 
 
 def _entries(records: Sequence[RunRecord]) -> list[Entry]:
@@ -255,17 +324,17 @@ def _with_exits(records: Sequence[RunRecord]) -> list[tuple[Entry, list[Entry]]]
     return [
         (entry, list(nets[entry.net].values()))
         for entry in policy_entries(records)
-        if entry.net in nets and entry.runs[0].config["states"] != WHOLE_STATES
+        if entry.net in nets and not _key(entry)[-1].endswith(WHOLE_NET)
     ]
 
 
-def _key(entry: Entry) -> tuple[str, float]:
+def _key(entry: Entry) -> tuple[str, float, str]:
     config = entry.runs[0].config
-    return config["policy"], config["level"]
+    return config["policy"], config["level"], config["states"]
 
 
-def _differences(one: Entry, other: Entry, metrics: Sequence[str]) -> list[str]:
-    return [_text(one.over(other, metric), metric) for metric in metrics]
+def _differences(one: Entry, line: Sequence[Entry], metrics: Sequence[str]) -> list[str]:
+    return [_text(one.over_line(line, metric), metric) for metric in metrics]
 
 
 def _text(difference: Interval, metric: str) -> str:

@@ -107,14 +107,10 @@ def utterance_values(runs: Sequence[RunRecord], metric: str) -> dict[str, float]
     return {name: float(np.mean(v)) if v else np.nan for name, v in collected.items()}
 
 
-def shared_seeds(
-    runs: Sequence[RunRecord], others: Sequence[RunRecord]
-) -> tuple[list[RunRecord], list[RunRecord]]:
-    """The runs of two nets whose seeds both have; all of them where they share none."""
-    both = {run.seed for run in runs} & {run.seed for run in others}
-    if not both:
-        return list(runs), list(others)
-    return tuple([run for run in net if run.seed in both] for net in (runs, others))
+def shared_seeds(*nets: Sequence[RunRecord]) -> tuple[list[RunRecord], ...]:
+    """The runs of each net whose seeds all have; all of them where they share none."""
+    shared = set.intersection(*({run.seed for run in runs} for runs in nets))
+    return tuple([run for run in runs if run.seed in shared or not shared] for runs in nets)
 
 
 def quality_table(

@@ -9,8 +9,8 @@ see before. A recurrent layer that does not run is skipped in that frame; with h
                 layer runs, with the layers it reads, whatever the exit
 
 Here every layer is computed and `where` drops what did not run: exact, and what it would have cost
-is counted. What saves time in JAX is the program of one fixed exit (the network's `exit_index`);
-both keep the same state, so a stream may go from one to the other.
+is counted. What saves time in JAX is the program of one fixed exit (the network's `exit_index`); it
+holds what it skips, so while states are held a stream may go from one program to the other.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Every policy of a net with exits, at every level that it was settled for, ready to be run.
 
-At the middle level each policy comes with each rule for the states of the stages that it skips as
-well, and with whole states: what skipping costs.
+A threshold comes only at the levels that it can reach: it never takes the first exit alone. At the
+middle level policies come with each rule for the states of the stages that they skip as well, and
+each rule with the same exits out of the whole net: what skipping costs.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
+import numpy as np
+
 from dynse.audio.stft import STFT
+from dynse.evaluation.cost import FRAMES_PER_S
 from dynse.evaluation.exit_policies import Program, oracle_program, policy_program
-from dynse.evaluation.exit_tables import HELD, NONE_SKIPPED, WHOLE_STATES
+from dynse.evaluation.exit_tables import HELD, NONE_SKIPPED, WHOLE_NET
 from dynse.exits import Budget, EarlyExit, Router, SkippedState, Threshold
+from dynse.layers.cost import total_macs
 from dynse.training.exit_controls import ExitControls
 from dynse.training.runs import variables_digest
 
@@ -51,29 +57,36 @@ def policy_choices(
         stft: the net's transform.
         skipping: policies at which the rules for skipped states are compared.
     """
-    count = len(settled.levels)
+    budgets = [{"mmac_per_s": level} for level in settled.levels]
+    changes = [{"change": change} for change in settled.changes]
+    router = Router(model.policy_features, len(model.exits))
     policies = {
-        "budget": (Budget(), [{"mmac_per_s": level} for level in settled.levels]),
-        "threshold": (Threshold(), [{"change": change} for change in settled.changes]),
-        "router": (Router(model.policy_features, len(model.exits)), settled.routers),
+        "budget": (Budget(), budgets),
+        "threshold": (Threshold(), changes),
+        "router": (router, settled.routers),
+        "budgeted threshold": (Budget(Threshold()), _demanded(budgets, changes)),
+        "budgeted router": (Budget(router), _demanded(budgets, settled.routers)),
     }
+    within_reach = 1e-6 * FRAMES_PER_S * total_macs(EarlyExit(model, Threshold()).exit_costs()[1])
     for kind, (policy, controls) in policies.items():
         net = EarlyExit(model, policy)
         programs = {HELD: policy_program(net, stft)}
         if kind in skipping:
             for rule, skipped in RULES.items():
-                program = policy_program(dataclasses.replace(net, skipped=skipped), stft)
-                programs.setdefault(rule, program)
-            programs[WHOLE_STATES] = policy_program(net, stft, whole_states=True)
+                own = dataclasses.replace(net, skipped=skipped)
+                programs.setdefault(rule, policy_program(own, stft))
+                programs[rule + WHOLE_NET] = policy_program(own, stft, whole_states=True)
         for index, level in enumerate(settled.levels):
-            for rule, program in programs.items():
-                if rule != HELD and index != count // 2:
+            if kind.endswith("threshold") and level <= within_reach:
+                continue
+            for states, program in programs.items():
+                if states != HELD and index != len(settled.levels) // 2:
                     continue
-                suffix = "" if rule == HELD else f" {rule}"
-                skipped = dataclasses.asdict(RULES.get(rule, SkippedState()))
+                suffix = "" if states == HELD else f" {states}"
+                skipped = dataclasses.asdict(RULES[states.removesuffix(WHOLE_NET)])
                 yield (
                     f"{kind} {level:.3g}{suffix}",
-                    _choice(program, controls[index], kind, level, rule, skipped=skipped),
+                    _choice(program, controls[index], kind, level, states, skipped=skipped),
                 )
     program = oracle_program(model, stft)
     for level, price in zip(settled.levels, settled.prices, strict=True):
@@ -84,9 +97,16 @@ def policy_choices(
         )
 
 
+def _demanded(budgets: Sequence[Any], demands: Sequence[Any]) -> list[dict[str, Any]]:
+    pairs = zip(budgets, demands, strict=True)
+    return [{**budget, "demand": demand} for budget, demand in pairs]
+
+
 def _choice(
     program: Program, controls: Any, kind: str, level: float, states: str, **more: Any
 ) -> Choice:
     described = {"policy": kind, "level": level, "states": states, **more}
-    own = variables_digest(controls) if kind == "router" else controls
+    own = controls
+    if kind.endswith("router"):
+        own = variables_digest(jax.tree.map(np.asarray, controls))
     return Choice(program, controls, {**described, "controls": own})

@@ -93,10 +93,14 @@ def settle_controls(
         valid_set: mixtures of the validation split.
         batches: that the routers are trained on.
     """
-    digest = variables_digest(variables)
+    settled_for = {
+        "net": variables_digest(variables),
+        "valid_set": valid_set.sha256,
+        "batches": batches,
+    }
     if path.exists():
         found = json.loads(path.read_text())
-        if found.pop("net") == digest:
+        if found.get("settled_for") == settled_for:
             return _from_json(found)
     levels = exit_levels(model)
     program = policy_program(EarlyExit(model, Threshold()), config.stft)
@@ -119,7 +123,7 @@ def settle_controls(
     routers = tuple(fit_router(features, one, len(macs)) for one in taken)
     plain = [{name: np.asarray(own).tolist() for name, own in one.items()} for one in routers]
     settled = {"levels": levels, "changes": changes, "prices": prices, "routers": plain}
-    write_json(path, {"net": digest, **settled})
+    write_json(path, {"settled_for": settled_for, **settled})
     return _from_json(settled)
 
 

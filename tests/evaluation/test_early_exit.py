@@ -1,5 +1,6 @@
 """Tables and figures of nets with exits, on made-up records and nets."""
 
+import dataclasses
 import io
 
 import jax
@@ -10,18 +11,20 @@ from exits.toy import Toy
 from PIL import Image
 
 from dynse.audio.stft import STFT
-from dynse.evaluation.clicks import Click
-from dynse.evaluation.early_exit import click_table
 from dynse.evaluation.exit_figures import CostCurve, cost_figure, taken_figure
 from dynse.evaluation.exit_policies import exit_macs, frame_errors
 from dynse.evaluation.exit_tables import (
+    JUMP,
+    click_table,
     depth_table,
     exit_entries,
     exit_table,
+    exit_tables,
     goal_table,
     line_values,
     policy_entries,
     policy_table,
+    seed_table,
     share_table,
     skipped_table,
     static_table,
@@ -98,11 +101,31 @@ def test_differences_to_static_nets_and_between_exits():
     assert set(static) == {(net, e) for net in ("joint", "sunk") for e in ("fc1", "gru1")} | {
         ("joint", "full")
     }
-    assert static["joint", "gru1"][2] == "-0.050 [-0.050, -0.050]"
-    assert static["joint", "full"][2] == "-0.010 [-0.010, -0.010]"
+    assert static["joint", "gru1"][2:4] == ("50.00", "-0.050 [-0.050, -0.050]")
+    # Of the one seed that both have.
+    assert static["joint", "full"][3] == "-0.030 [-0.030, -0.030]"
     depth = rows(depth_table(RECORDS))
     assert depth["joint", "full - gru1"][2] == "+0.300 [+0.300, +0.300]"
     assert depth["sunk", "gru1 - fc1"][2] == "-0.100 [-0.100, -0.100]"
+
+
+def test_an_exit_is_compared_at_its_own_cost():
+    """Half way between the costs of two static nets it has to be half way in quality."""
+    cheap = [
+        record("divided, fc1", 5.0, 0.12, exit="fc1"),  # cheaper than the cheapest: that one
+        record("divided, gru1", 30.0, 0.2, exit="gru1"),
+    ]
+    found = rows(static_table([*RECORDS, *cheap]))
+    assert found["divided", "fc1"][3] == "+0.020 [+0.020, +0.020]"
+    assert found["divided", "gru1"][3] == "-0.025 [-0.025, -0.025]"
+
+
+def test_seeds_side_by_side():
+    one = exits("alone", {"fc1": 0.1, "gru1": 0.35, "full": 0.61}, seed=1)
+    table = seed_table([*RECORDS, *one])
+    assert table.header == ("net", "exit", "seed 0", "seed 1", "spread")
+    assert table.rows[2] == ("joint", "full", "-0.030", "+0.010", "0.028")
+    assert seed_table(RECORDS).rows == ()
 
 
 def test_goals():
@@ -128,8 +151,8 @@ def test_policies_stand_above_below_or_on_the_line():
         *RECORDS,
         policy(30, 30.0, 0.25),
         policy(75, 75.0, 0.40),
-        policy(76, 75.0, 0.45, states="refreshed"),
-        policy(75, 75.0, 0.47, states="whole net's"),
+        policy(76, 75.0, 0.44, states="refreshed"),  # of the one seed that both have
+        policy(75, 75.0, 0.47, states="held in whole net"),
     ]
     found = {row[0]: row for row in policy_table(records).rows}
     assert set(found) == {"threshold 30", "threshold 75", "threshold 76 refreshed"}
@@ -139,12 +162,8 @@ def test_policies_stand_above_below_or_on_the_line():
     assert found["threshold 76 refreshed"][5].startswith(("+0.000", "-0.000"))
     assert share_table(records).rows[0] == ("threshold 30", "0.250", "0.750", "-")
     prices = skipped_table(records).rows
-    assert [row[:2] for row in prices] == [
-        ("threshold 75", "held"),
-        ("threshold 75", "whole net's"),
-    ]
+    assert [row[:2] for row in prices] == [("threshold 75", "held")]
     assert prices[0][3] == "-0.070 [-0.070, -0.070]"
-    assert prices[1][3:] == ("-",) * 3
 
 
 def test_without_exits_or_policies_tables_are_empty():
@@ -152,11 +171,19 @@ def test_without_exits_or_policies_tables_are_empty():
 
 
 def test_clicks():
-    clicks = {
-        name: Click(np.float32(jump), np.float32(0.5))
-        for name, jump in (("a", 0.1), ("b", 0.2), ("c", 0.6))
-    }
-    assert click_table(clicks).rows == (("3", "1", "0.400", "1.200"),)
+    switching = policy(0, 50.0, 0.1)
+    jumps = (0.1, 0.2, 0.4, 0.4, 0.5, 1.2)
+    scores = [
+        dataclasses.replace(score, values={**score.values, JUMP: jump})
+        for score, jump in zip(switching.utterances, jumps, strict=True)
+    ]
+    switching = dataclasses.replace(switching, utterances=tuple(scores))
+    table = click_table([*RECORDS, policy(30, 30.0, 0.2), switching])
+    assert table.rows == (("joint", "6", "1", "0.400", "1.200"),)
+    titles = [table.title for table in exit_tables([*RECORDS, switching])]
+    assert titles[0] == "Every exit"
+    assert titles[-1] == "A budget changed ten times a second"
+    assert "What skipped states cost" not in titles
 
 
 def test_errors_of_the_oracle():
