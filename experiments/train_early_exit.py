@@ -142,6 +142,7 @@ PRESETS: Mapping[str, Config] = {
         per_snr=3,
         train_minutes=3.5,
         router_batches=64,
+        skipping=("router",),
     ),
     "smoke": Config(
         corpus="smoke",

@@ -95,6 +95,10 @@ def test_refreshing_keeps_to_the_budget():
     assert seconds(macs[0].astype(np.int64)).max() > limit
 
 
+ROUTER = {
+    "kernel": jnp.asarray(np.random.default_rng(7).normal(size=(4, 3)), jnp.float32),
+    "bias": jnp.zeros(3),
+}
 POLICIES = {
     "threshold": (Threshold(), {"change": jnp.float32(0.2)}, SkippedState(every=3)),
     # Seconds of a few frames, so that a short test sees the budget at work.
@@ -103,13 +107,18 @@ POLICIES = {
         {"mmac_per_s": jnp.float32(3e-3), "demand": {"change": jnp.float32(0.1)}},
         SkippedState(),
     ),
-    "router": (
-        Router(4, 3),
-        {"kernel": jnp.asarray(np.random.default_rng(7).normal(size=(4, 3)), jnp.float32),
-         "bias": jnp.zeros(3)},
-        SkippedState(0.7),
+    "alternating budget": (
+        Budget(frames_per_s=4.5),
+        {"mmac_per_s": jnp.float32(2.5e-3)},
+        SkippedState(0.7, 3),
     ),
-}  # fmt: skip
+    "router": (Router(4, 3), ROUTER, SkippedState(0.7)),
+    "budgeted router": (
+        Budget(Router(4, 3), frames_per_s=4.5),
+        {"mmac_per_s": jnp.float32(3e-3), "demand": ROUTER},
+        SkippedState(every=4),
+    ),
+}
 
 
 def policy_net(name):
@@ -131,8 +140,11 @@ def test_every_policy_is_causal_row_by_row_and_not_borderline(name):
         np.testing.assert_array_equal(run(own, (scale * x).astype(np.float32)), exits)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "budget")) for name in POLICIES]
-)
+@pytest.mark.parametrize("name", POLICIES)
 def test_contract_of_every_policy(name):
     contract.check_causal_network(*policy_net(name))
+
+
+def test_contract_of_a_fixed_exit():
+    net = EarlyExit(Toy(), Fixed(1), SkippedState(every=3))
+    contract.check_causal_network(net, variables(3), frames(4, 9, seed=3))
