@@ -31,7 +31,7 @@ from dynse.data.named import named_test_sets
 from dynse.data.testsets import TestSet
 from dynse.evaluation.early_exit import EarlyExitReport
 from dynse.evaluation.exit_policies import decide_mixtures, policy_values, switched_mixtures
-from dynse.evaluation.exit_tables import ALONE, HELD, JUMP, NONE_SKIPPED
+from dynse.evaluation.exit_tables import ALONE, HELD, JUMP, JUMP_CHEAPEST, NONE_SKIPPED
 from dynse.evaluation.metric_process import MetricPool
 from dynse.evaluation.metrics import Utterance
 from dynse.evaluation.nets import as_utterance
@@ -357,8 +357,9 @@ def _switched(
     """The test set while a budget changes ten times a second."""
     budget = EarlyExit(net.model, Budget())
     found = switched_mixtures(budget, net.variables, corpus, test_set, stft=config.run.stft)
-    for one, jump in found:
-        values = policy_values(one, net.model.exits) | {JUMP: jump}
+    for one, jump, cheapest in found:
+        jumps = {JUMP: jump, JUMP_CHEAPEST: cheapest}
+        values = policy_values(one, net.model.exits) | jumps
         yield as_utterance(one.mixture, one.enhanced, values)
 
 

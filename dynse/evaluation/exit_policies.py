@@ -177,7 +177,7 @@ def policy_values(decided: Decided, exits: Sequence[str]) -> dict[str, float]:
 
 def switched_mixtures(
     net: EarlyExit, variables: Any, corpus: Corpus, test_set: TestSet, *, stft: STFT
-) -> Iterator[tuple[Decided, float]]:
+) -> Iterator[tuple[Decided, float, float]]:
     """Enhance mixtures while a budget goes, with every block, from the dearest exit's cost to the
     cheapest's and back.
 
@@ -190,12 +190,14 @@ def switched_mixtures(
 
     Yields:
         The mixtures in the test set's order, and of each the largest jump that switching makes over
-        that of the whole net (`dynse.evaluation.clicks`).
+        that of the whole net (`dynse.evaluation.clicks`), and the same of the cheapest exit by
+        itself, which does not switch.
     """
     costs = [FRAMES_PER_S * total_macs(layers) / 1e6 for layers in net.exit_costs()]
+    cheapest = net.model.clone(exit_index=int(np.argmin(costs)))
 
     @jax.jit
-    def run(variables: Any, noisy: jax.Array) -> tuple[jax.Array, Taken, jax.Array]:
+    def run(variables: Any, noisy: jax.Array) -> tuple[jax.Array, Taken, jax.Array, jax.Array]:
         spectrum = stft.forward(noisy)
         frames = magnitude(spectrum)
         batch, count, bins = frames.shape
@@ -213,12 +215,12 @@ def switched_mixtures(
         gain, taken = jax.tree.map(
             lambda leaf: leaf.swapaxes(0, 1).reshape(batch, -1, *leaf.shape[3:])[:, :count], done
         )
-        _, whole, _ = net.model.apply(variables, frames)
-        length = noisy.shape[1]
-        return stft.inverse(gain * spectrum, length), taken, stft.inverse(whole * spectrum, length)
+        gains = [gain, *(model.apply(variables, frames)[1] for model in (net.model, cheapest))]
+        signals = [stft.inverse(one * spectrum, noisy.shape[1]) for one in gains]
+        return signals[0], taken, *signals[1:]
 
     for mixtures, noisy, _ in mixture_batches(corpus, test_set):
-        switched, taken, whole = jax.tree.map(np.asarray, run(variables, noisy))
+        switched, taken, whole, first = jax.tree.map(np.asarray, run(variables, noisy))
         for row, mixture in enumerate(mixtures):
             length = len(mixture.noisy)
             frames = stft.frames(length)
@@ -228,5 +230,8 @@ def switched_mixtures(
                 taken.exit_index[row, :frames],
                 taken.macs[row, :frames],
             )
-            click = switching_click(one.enhanced, whole[row, :length], mixture.clean)
-            yield one, float(click.switching / click.own)
+            clicks = [
+                switching_click(signal, whole[row, :length], mixture.clean)
+                for signal in (one.enhanced, first[row, :length])
+            ]
+            yield one, *(float(click.switching / click.own) for click in clicks)

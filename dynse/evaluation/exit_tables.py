@@ -40,8 +40,10 @@ HELD = "held"
 NONE_SKIPPED = "none skipped"
 # After the name of a rule: the exits taken under it, out of the whole net, which skips nothing.
 WHOLE_NET = " in whole net"
-# Of an utterance: its largest jump while exits change, over that of the whole net against clean.
+# Of an utterance, over the largest jump of the whole net against clean: the largest jump while
+# exits change, and that of the cheapest exit alone.
 JUMP = "jump_ratio"
+JUMP_CHEAPEST = "jump_ratio_cheapest"
 METRICS = QUALITY[:4]
 LINE_METRICS = ("pesq", "estoi", "si_sdr")
 
@@ -282,18 +284,25 @@ def click_table(records: Sequence[RunRecord]) -> Table:
     rows = []
     for entry in policy_entries(records):
         scores = [score.values for run in entry.runs for score in run.utterances]
-        ratios = np.array([values[JUMP] for values in scores if JUMP in values])
-        if ratios.size:
-            largest = (np.median(ratios), ratios.max())
-            heard = np.count_nonzero(ratios > 1)
-            cells = (str(ratios.size), str(heard), *(f"{value:.3f}" for value in largest))
-            rows.append((entry.net, *cells))
+        ratios = np.array([[v[JUMP], v[JUMP_CHEAPEST]] for v in scores if JUMP in v])
+        if not ratios.size:
+            continue
+        switching, cheapest = ratios.T
+        cells = [
+            cell
+            for own in (switching, cheapest)
+            for cell in (str((own > 1).sum()), f"{np.median(own):.3f}", f"{own.max():.3f}")
+        ]
+        further = str((switching > np.maximum(cheapest, 1)).sum())
+        rows.append((entry.net, str(len(ratios)), *cells, further))
     notes = (
         "The budget goes from the cheapest exit's cost to the dearest's and back. Jumps are the "
-        "largest steps from sample to sample of (switched - whole net's output), divided by those "
-        "of (whole net's output - clean); a click is a ratio above 1.",
+        "largest steps from sample to sample of (output - whole net's output), divided by those of "
+        "(whole net's output - clean). A ratio above 1 is a click of the switching only where it "
+        "is above that of the cheapest exit alone, too.",
     )
-    header = ("net", "mixtures", "with a click", "median ratio", "largest ratio")
+    header = ("net", "mixtures", "above 1", "median", "largest")
+    header += ("cheapest alone: above 1", "median", "largest", "above 1 and cheapest alone")
     return Table("A budget changed ten times a second", header, tuple(rows), notes)
 
 

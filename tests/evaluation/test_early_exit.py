@@ -15,6 +15,7 @@ from dynse.evaluation.exit_figures import CostCurve, cost_figure, taken_figure
 from dynse.evaluation.exit_policies import exit_macs, frame_errors
 from dynse.evaluation.exit_tables import (
     JUMP,
+    JUMP_CHEAPEST,
     click_table,
     depth_table,
     exit_entries,
@@ -172,14 +173,14 @@ def test_without_exits_or_policies_tables_are_empty():
 
 def test_clicks():
     switching = policy(0, 50.0, 0.1)
-    jumps = (0.1, 0.2, 0.4, 0.4, 0.5, 1.2)
+    jumps = (0.1, 0.2, 0.4, 0.4, 1.05, 1.2)
     scores = [
-        dataclasses.replace(score, values={**score.values, JUMP: jump})
+        dataclasses.replace(score, values={**score.values, JUMP: jump, JUMP_CHEAPEST: 1.1})
         for score, jump in zip(switching.utterances, jumps, strict=True)
     ]
     switching = dataclasses.replace(switching, utterances=tuple(scores))
     table = click_table([*RECORDS, policy(30, 30.0, 0.2), switching])
-    assert table.rows == (("joint", "6", "1", "0.400", "1.200"),)
+    assert table.rows == (("joint", "6", "2", "0.400", "1.200", "6", "1.100", "1.100", "1"),)
     titles = [table.title for table in exit_tables([*RECORDS, switching])]
     assert titles[0] == "Every exit"
     assert titles[-1] == "A budget changed ten times a second"

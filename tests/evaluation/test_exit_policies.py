@@ -88,7 +88,12 @@ def test_a_budget_changes_with_every_block(variables):
     net = EarlyExit(MODEL, Budget())
     found = list(switched_mixtures(net, variables, CORPUS, TEST_SET, stft=STFT_64))
     assert len(found) == len(TEST_SET) == 2
-    for one, jump in found:
+    for one, jump, cheapest in found:
         blocks = one.exit_index[: 4 * BLOCK_FRAMES].reshape(4, BLOCK_FRAMES)
         np.testing.assert_array_equal(blocks, np.array([[2], [0], [2], [0]]).repeat(6, axis=1))
-        assert jump > 0
+        # Against what the definitions give by hand.
+        spectrum, gains = gains_of(variables, one)
+        whole, first = (enhanced(spectrum, gains[index], one) for index in (2, 0))
+        own = np.abs(np.diff(whole - one.mixture.clean)).max()
+        for ratio, signal in ((jump, one.enhanced), (cheapest, first)):
+            assert ratio == pytest.approx(np.abs(np.diff(signal - whole)).max() / own, rel=1e-3)
