@@ -137,6 +137,7 @@ TRIED: Mapping[str, Trainable] = {
     "dyncp-told-hidden": _tried(reads="hidden"),
     "dyncp-told-both": _tried(reads="both"),
     "dyncp-told-published": with_probes(PUBLISHED, "gates"),
+    "dyncp-told-hidden-published": with_probes(PUBLISHED),
     "dyncp-annealed": _tried(**_ANNEALED),
     "dyncp-noise": _tried(score_noise=1.0),
     "dyncp-soft": _tried(soft=(0.25, 0.6)),
