@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import tyro
 
@@ -31,7 +33,7 @@ from dynse.evaluation.gates import gate_table
 from dynse.evaluation.scores import RunRecord, load_records
 from dynse.evaluation.split_tables import noise_table, seeds_table
 from dynse.evaluation.statistics import Interval
-from dynse.evaluation.tables import Table, difference_table, quality_table, snr_table
+from dynse.evaluation.tables import Table, by_net, difference_table, quality_table, snr_table
 from dynse.probes.records import cost_table as probe_cost_table
 from dynse.probes.records import (
     is_probe_record,
@@ -53,15 +55,14 @@ class Arguments:
 
 def tables(records: list[RunRecord], reference: str) -> list[Table]:
     """All tables that the records allow."""
-    costs = {
-        record.net: CostTotals(**{**record.cost, "kept": tuple(record.cost["kept"])})
-        for record in records
-        if record.cost
-    }
+    nets = by_net(records)
+    costs = {net: _mean([run.cost for run in runs]) for net, runs in nets.items() if runs[0].cost}
+    costs = {net: CostTotals(**{**c, "kept": tuple(c["kept"])}) for net, c in costs.items()}
+    told = {net: [run.extra.get("gates") for run in runs] for net, runs in nets.items()}
     gates = {
-        record.net: {name: Interval(**value) for name, value in record.extra["gates"].items()}
-        for record in records
-        if record.extra.get("gates")
+        net: {name: Interval(**value) for name, value in _mean(found).items()}
+        for net, found in told.items()
+        if all(found)
     }
     own = exit_tables(records)
     if own:
@@ -78,8 +79,19 @@ def tables(records: list[RunRecord], reference: str) -> list[Table]:
     if costs:
         found.append(cost_table(costs, dense=reference if reference in costs else None))
     if gates:
-        found.append(gate_table(gates))
+        found.append(gate_table(gates, title="How alive the gates are, means over seeds"))
     return found
+
+
+def _mean(contents: Sequence[Any]) -> Any:
+    """The mean of equal structures of numbers, number by number."""
+    first = contents[0]
+    if isinstance(first, dict):
+        return {key: _mean([one[key] for one in contents]) for key in first}
+    if isinstance(first, list):
+        return [_mean(values) for values in zip(*contents, strict=True)]
+    mean = sum(contents) / len(contents)
+    return int(mean) if all(isinstance(one, int) for one in contents) else mean
 
 
 def main(arguments: Arguments) -> str:

@@ -76,6 +76,16 @@ def test_a_record_of_every_exit_and_policy(run_dir):
             assert max(spent) <= 7 / 6 * 1e6 * one.config["level"]
 
 
+def test_make_tables_reads_the_records(run_dir, script):
+    tables = script("make_tables")
+    text = tables.main(tables.Arguments(records=run_dir / "records"))
+    report = (run_dir / "report.md").read_text()
+    for title in ("Without a net", "Every exit", "Policies", "A budget changed ten times a second"):
+        assert f"### {title}\n" in text
+    for row in (line for line in text.splitlines() if line.startswith("| joint-none | ")):
+        assert row in report
+
+
 def test_a_second_start_trains_and_scores_nothing_again(run_dir, script):
     paths = [*run_dir.glob("records/*.json"), *run_dir.glob("**/metrics.jsonl")]
     paths += run_dir.glob("controls-*.json")
