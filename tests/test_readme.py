@@ -9,8 +9,11 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from training.small import corpus, run_config
 
+from dynse.audio.files import read_audio, write_audio
 from dynse.gating import init_gate, init_gate_state
+from dynse.training.runs import train_run
 
 TEXT = (Path(__file__).parents[1] / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -23,10 +26,22 @@ def run(index):
     return names
 
 
-def test_there_are_three_snippets_of_about_ten_lines():
-    assert len(SNIPPETS) == 3
+def test_there_are_four_snippets_of_about_ten_lines():
+    assert len(SNIPPETS) == 4
     for snippet in SNIPPETS:
         assert len([line for line in snippet.splitlines() if line.strip()]) <= 12
+
+
+def test_a_trained_net_enhances_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train_run("runs/dyncp-default/dyncp", run_config(steps=2, gated=False), corpus())
+    noisy = 0.1 * np.random.default_rng(0).normal(size=8000).astype(np.float32)
+    write_audio("noisy.wav", noisy)
+    names = run(0)
+    written = read_audio("enhanced.wav")
+    np.testing.assert_allclose(written, names["enhanced"][0], atol=1e-4)
+    assert written.shape == noisy.shape
+    assert np.abs(written - noisy).max() > 1e-3
 
 
 def check(gate, y):
@@ -36,7 +51,7 @@ def check(gate, y):
 
 
 def test_the_linen_block():
-    net = run(0)["GatedDense"](16)
+    net = run(1)["GatedDense"](16)
     gate = init_gate(jax.random.key(0), 8, 16)
     state = init_gate_state(gate, 2)
     variables = net.init(jax.random.key(1), state, X)
@@ -45,7 +60,7 @@ def test_the_linen_block():
 
 
 def test_the_nnx_block_and_its_gradient():
-    net = run(1)["GatedLinear"](8, 16, nnx.Rngs(0))
+    net = run(2)["GatedLinear"](8, 16, nnx.Rngs(0))
     state = init_gate_state(net.gate.get_value(), 2)
     _, y, gate = net(state, X)
     check(gate, y)
@@ -54,7 +69,7 @@ def test_the_nnx_block_and_its_gradient():
 
 
 def test_the_plain_function_keeps_to_its_budget():
-    names = run(2)
+    names = run(3)
     params = {
         "gate": init_gate(jax.random.key(0), 8, 16),
         "kernel": jax.random.normal(jax.random.key(1), (8, 16)),
