@@ -13,7 +13,14 @@ from dynse.exits.losses import (
     phase_layers,
 )
 from dynse.exits.policies import Budget, ExitCosts, ExitPolicy, Fixed, Frame, Threshold
-from dynse.exits.router import Router, init_router, oracle_exits, router_loss, router_scores
+from dynse.exits.router import (
+    Router,
+    init_router,
+    oracle_exits,
+    paid_errors,
+    router_loss,
+    router_scores,
+)
 
 __all__ = [
     "SPLITS",
@@ -34,6 +41,7 @@ __all__ = [
     "joint_loss",
     "layer_mask",
     "oracle_exits",
+    "paid_errors",
     "phase_layers",
     "router_loss",
     "router_scores",

@@ -3,7 +3,7 @@
     levels       costs in MMAC/s to be hit: half way between each exit and the next
     changes      of the threshold, so that it costs as much on validation mixtures
     prices       of the oracle's MACs, so that it costs as much on training batches
-    routers      imitate the oracle at each price on these batches
+    routers      learned on these batches, at prices at which they cost as much there
 
 A cost falls as the number rises, so it is found by bisection of its logarithm; where a level is
 out of reach, the nearest cost is taken (a threshold never ends at the first exit).
@@ -35,7 +35,14 @@ from dynse.evaluation.exit_policies import (
     mean_macs_per_s,
     policy_program,
 )
-from dynse.exits import EarlyExit, Threshold, init_router, oracle_exits, router_loss
+from dynse.exits import (
+    EarlyExit,
+    Threshold,
+    init_router,
+    paid_errors,
+    router_loss,
+    router_scores,
+)
 from dynse.training.crops import CropDraw
 from dynse.training.loop import write_json
 from dynse.training.runs import RunConfig, variables_digest
@@ -114,42 +121,52 @@ def settle_controls(
     macs = np.array(exit_macs(model))
 
     def oracle_cost(price: float) -> float:
-        taken = np.argmin(errors + price / macs.max() * macs, axis=-1)
+        taken = np.argmin(paid_errors(errors, exit_macs(model), price / macs.max()), axis=-1)
+        return 1e-6 * FRAMES_PER_S * float(macs[taken].mean())
+
+    def router(price: float) -> dict[str, jax.Array]:
+        paid = paid_errors(errors, exit_macs(model), price / macs.max())
+        return fit_router(features, paid)
+
+    def router_cost(price: float) -> float:
+        taken = np.argmax(router_scores(router(price), features), axis=-1)
         return 1e-6 * FRAMES_PER_S * float(macs[taken].mean())
 
     changes = tuple(_bisect(threshold_cost, level, CHANGES) for level in levels)
     prices = tuple(_bisect(oracle_cost, level, PRICES) / int(macs.max()) for level in levels)
-    taken = [oracle_exits(errors, exit_macs(model), price) for price in prices]
-    routers = tuple(fit_router(features, one, len(macs)) for one in taken)
+    routers = tuple(router(_bisect(router_cost, level, PRICES)) for level in levels)
     plain = [{name: np.asarray(own).tolist() for name, own in one.items()} for one in routers]
     settled = {"levels": levels, "changes": changes, "prices": prices, "routers": plain}
     write_json(path, {"settled_for": settled_for, **settled})
     return _from_json(settled)
 
 
-def fit_router(features: jax.Array, exits: jax.Array, count: int) -> dict[str, jax.Array]:
-    """Parameters with which `Router` takes the exits of the oracle as often as it can.
+def fit_router(features: jax.Array, paid: jax.Array) -> dict[str, jax.Array]:
+    """Parameters with which `Router` pays little.
 
     Args:
         features: outputs of the first stage (N, C).
-        exits: that the oracle took (N,).
-        count: exits E.
+        paid: by each exit (N, E).
 
     Returns:
         "kernel" (C, E) and "bias" (E,), for features as they come.
     """
-    return _fit(jnp.asarray(features), jnp.asarray(exits), init_router(features.shape[1], count))
+    start = init_router(features.shape[1], paid.shape[1])
+    return _fit(jnp.asarray(features), jnp.asarray(paid), start)
 
 
 @jax.jit
-def _fit(features: jax.Array, exits: jax.Array, start: Any) -> dict[str, jax.Array]:
+def _fit(features: jax.Array, paid: jax.Array, start: Any) -> dict[str, jax.Array]:
     mean, std = features.mean(0), features.std(0) + 1e-3
     rows = (features - mean) / std
+    # What any exit pays decides nothing; the rest is brought to about 1, as Adam wants it.
+    paid = paid - paid.min(-1, keepdims=True)
+    paid = paid / paid.std()
     optimizer = optax.adam(optax.cosine_decay_schedule(ROUTER_RATE, ROUTER_STEPS))
 
     def step(carry: Any, _: None) -> tuple[Any, None]:
         params, state = carry
-        updates, state = optimizer.update(jax.grad(router_loss)(params, rows, exits), state)
+        updates, state = optimizer.update(jax.grad(router_loss)(params, rows, paid), state)
         return (optax.apply_updates(params, updates), state), None
 
     (params, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), length=ROUTER_STEPS)

@@ -29,9 +29,10 @@ def test_bisection_hits_a_falling_cost_or_its_nearest():
 def test_a_router_learns_a_rule_whatever_the_scale_of_its_features():
     draw = np.random.default_rng(0)
     features = draw.normal(size=(500, 4)).astype(np.float32)
-    exits = np.argmax(features @ draw.normal(size=(4, 3)), axis=1)
+    paid = -1e-3 * features @ draw.normal(size=(4, 3)).astype(np.float32)
+    exits = np.argmin(paid, axis=1)
     scaled = features * np.float32([1, 100, 0.01, 1]) + np.float32([0, 50, 0, -3])
-    params = fit_router(scaled, exits, 3)
+    params = fit_router(scaled, paid)
     chosen = np.argmax(router_scores(params, scaled), axis=-1)
     assert (chosen == exits).mean() > 0.95
     assert (chosen == draw.permutation(exits)).mean() < 0.6
