@@ -11,7 +11,7 @@ It trains the dense Conv-FSENet, a narrow static net of the same cost, and DynCP
 are switched per frame; scores them on held-out voices and noises beside the noisy input, the
 oracle stationary Wiener gain and the controls (fixed, random and shuffled gates); and writes
 report.md and report.html, with pictures and sound, into the run folder. Started again on the same
-folder it goes on where it stopped. Default: about 8 minutes on a laptop CPU, 2 on a GPU.
+folder it goes on where it stopped. The default keeps within ten minutes on two cores.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@
 It trains nsNet2 with exits, all at once and layer by layer, with each split of the information
 flow, beside each stage's net alone; scores every exit; lets policies choose an exit in every frame
 of the best joint net (a budget, a threshold, a learned router, the oracle); and writes report.md
-and report.html. Started again on the same folder it goes on where it stopped. By default it
-measures its own speed and shortens the training.
+and report.html. Started again on the same folder it goes on where it stopped. The default
+measures its own speed and shortens the training, to keep within ten minutes on two cores.
 
 Miccini et al., MLSP 2023, arXiv 2308.16678.
 """
