@@ -40,6 +40,7 @@ from dynse.evaluation.scoring import NetResult, score_net, score_references, sco
 from dynse.exits import SPLITS, Budget, EarlyExit
 from dynse.training.exit_choices import Choice, policy_choices
 from dynse.training.exit_controls import ExitControls, settle_controls
+from dynse.training.exit_nets import ExitNet, exit_nets
 from dynse.training.loop import LoopConfig
 from dynse.training.nets import EarlyExitNsNet2Config
 from dynse.training.phases import phase_runs, train_phases
@@ -52,51 +53,6 @@ HERE = pathlib.Path(__file__).resolve().parent
 # A threshold has nothing to choose among fewer.
 FEWEST_EXITS = 3
 CHANGING = {"policy": "changing budget", "level": 0.0, "states": HELD}
-
-
-@dataclasses.dataclass(frozen=True)
-class Net:
-    """A net with exits, or one stage's alone.
-
-    Attributes:
-        config: the net.
-        layerwise: trained exit by exit, not all exits at once.
-    """
-
-    config: EarlyExitNsNet2Config
-    layerwise: bool = False
-
-
-def nets(
-    joint: Sequence[str],
-    layerwise: Sequence[str],
-    moving: Sequence[str] = (),
-    growing: Sequence[str] = (),
-    **options: Any,
-) -> dict[str, Net]:
-    """Nets with exits, with these splits, and each of their stages alone.
-
-    Args:
-        joint: splits of the nets trained all at once.
-        layerwise: of those trained stage by stage.
-        moving: of those whose earlier stages are not frozen.
-        growing: of those trained all at once, the more weight the deeper the exit.
-        **options: of every net: widths, exits.
-    """
-    plain = EarlyExitNsNet2Config(**options)
-    found = {f"joint-{split}": Net(dataclasses.replace(plain, split=split)) for split in joint}
-    for split in growing:
-        net = dataclasses.replace(plain, split=split, exit_weights="growing")
-        found[f"growing-{split}"] = Net(net)
-    for split in layerwise:
-        net = dataclasses.replace(plain, split=split)
-        found[f"layerwise-{split}"] = Net(net, layerwise=True)
-    for split in moving:
-        net = dataclasses.replace(plain, split=split, moving=True)
-        found[f"moving-{split}"] = Net(net, layerwise=True)
-    for stage in plain.exits:
-        found[f"{ALONE}-{stage}"] = Net(dataclasses.replace(plain, exits=(stage,)))
-    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +72,7 @@ class Config:
     """
 
     corpus: str
-    nets: Mapping[str, Net]
+    nets: Mapping[str, ExitNet]
     run: RunConfig
     per_snr: int = 8
     test_set: str | None = None
@@ -132,7 +88,7 @@ SMALLEST = EarlyExitNsNet2Config(first=8, hidden=32, exits=("fc1", "gru1", "gru2
 PRESETS: Mapping[str, Config] = {
     "default": Config(
         corpus="synthetic",
-        nets=nets(("none", "divide"), ("none",), first=64, hidden=64, wide=96),
+        nets=exit_nets(("none", "divide"), ("none",), first=64, hidden=64, wide=96),
         run=RunConfig(
             mixing=MixingConfig(batch_size=4),
             optimizer=dataclasses.replace(OPTIMIZER, learning_rate=3e-3),
@@ -147,12 +103,12 @@ PRESETS: Mapping[str, Config] = {
     "smoke": Config(
         corpus="smoke",
         nets={
-            "joint-none": Net(SMALLEST),
-            "layerwise-divide": Net(
+            "joint-none": ExitNet(SMALLEST),
+            "layerwise-divide": ExitNet(
                 dataclasses.replace(SMALLEST, exits=("fc1", "gru1"), split="divide"),
                 layerwise=True,
             ),
-            "alone-fc1": Net(dataclasses.replace(SMALLEST, exits=("fc1",))),
+            "alone-fc1": ExitNet(dataclasses.replace(SMALLEST, exits=("fc1",))),
         },
         run=RunConfig(
             mixing=MixingConfig(batch_size=2, crop_s=1.0),
@@ -166,13 +122,13 @@ PRESETS: Mapping[str, Config] = {
     ),
     "mini": Config(
         corpus="",
-        nets=nets(SPLITS, SPLITS, ("none",), ("none",)),
+        nets=exit_nets(SPLITS, SPLITS, ("none",), ("none",)),
         run=RunConfig(optimizer=OPTIMIZER, loop=LoopConfig(steps=2400)),
         test_set=str(HERE / "testsets" / "dynse-mini-test-v1.csv"),
     ),
     "paper": Config(
         corpus="",
-        nets=nets(SPLITS, SPLITS, ("none",), ("none",)),
+        nets=exit_nets(SPLITS, SPLITS, ("none",), ("none",)),
         run=RunConfig(
             optimizer=OptimizerConfig(learning_rate=1e-4, final_learning_rate=1e-6),
             # Ours: a cosine in place of steps down by a tenth on plateaus, SNR and level uniform
