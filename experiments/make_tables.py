@@ -34,6 +34,7 @@ from dynse.evaluation.scores import RunRecord, load_records
 from dynse.evaluation.split_tables import noise_table, seeds_table
 from dynse.evaluation.statistics import Interval
 from dynse.evaluation.tables import Table, by_net, difference_table, quality_table, snr_table
+from dynse.evaluation.training_tables import training_table
 from dynse.probes.records import cost_table as probe_cost_table
 from dynse.probes.records import (
     is_probe_record,
@@ -80,7 +81,8 @@ def tables(records: list[RunRecord], reference: str) -> list[Table]:
         found.append(cost_table(costs, dense=reference if reference in costs else None))
     if gates:
         found.append(gate_table(gates, title="How alive the gates are, means over seeds"))
-    return found
+    trained = training_table(records)
+    return [*found, trained] if trained.rows else found
 
 
 def _mean(contents: Sequence[Any]) -> Any:

@@ -35,6 +35,7 @@ from dynse.evaluation.scores import (
     save_record,
 )
 from dynse.evaluation.statistics import Interval
+from dynse.evaluation.training_tables import training_summary
 from dynse.gating.controls import fixed_gates, random_gates, shuffled_gates
 from dynse.gating.statistics import gather_statistics
 
@@ -147,7 +148,10 @@ def score_net(
         config=config,
         seed=seed,
         cost=dataclasses.asdict(cost),
-        extra={"gates": {key: dataclasses.asdict(value) for key, value in gates.items()}},
+        extra={
+            "gates": {key: dataclasses.asdict(value) for key, value in gates.items()},
+            "training": training_summary(training),
+        },
     )
     controlled = {
         f"{name}, {kind}": scored_record(
