@@ -166,8 +166,8 @@ COMBINED: Mapping[str, Trainable] = {
     "dyncp-inner-annealed": _tried("inner", **_ANNEALED),
     # At the cost of "narrow": 463,416 MAC a frame.
     "dyncp-inner-matched": _tried("inner", **_ANNEALED, target=0.62),
-    "dyncp-annealed-fixed": TrainedControl("dyncp-annealed", "fixed", trained_on=True),
-    "dyncp-annealed-random": TrainedControl("dyncp-annealed", "random", trained_on=False),
+    "dyncp-annealed-fixed-trained": TrainedControl("dyncp-annealed", "fixed", trained_on=True),
+    "dyncp-annealed-random-trained": TrainedControl("dyncp-annealed", "random", trained_on=False),
 }
 # One budget, six surrogates; all else as in "dyncp-told-plain".
 SURROGATE_NETS: Mapping[str, Trainable] = {
