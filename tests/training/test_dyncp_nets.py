@@ -8,6 +8,7 @@ from dynse.layers.cost import total_active_macs, total_macs
 from dynse.training.dyncp_nets import (
     COMBINED,
     MINI,
+    PUBLISHED,
     SURROGATE_NETS,
     TRIED,
     Taught,
@@ -31,7 +32,7 @@ def test_what_was_tried_differs_in_one_thing():
     told = {
         name: differences(net)
         for name, net in {**TRIED, **SURROGATE_NETS}.items()
-        if not isinstance(net, Taught) and net.gate and name != "dyncp-told-published"
+        if not isinstance(net, Taught) and net.gate and not name.endswith("published")
     }
     together = {
         "dyncp-told-plain": set(),
@@ -42,6 +43,13 @@ def test_what_was_tried_differs_in_one_thing():
     for name, found in told.items():
         assert found == together[name] if name in together else len(found) == 1, name
     assert TRIED["dyncp-taught"].net == BASE
+    for name, reads in (
+        ("dyncp-told-published", "gates"),
+        ("dyncp-told-hidden-published", "hidden"),
+    ):
+        assert TRIED[name].gate == PUBLISHED.gate
+        assert TRIED[name].gate_training == PUBLISHED.gate_training
+        assert TRIED[name].probe_training == dataclasses.replace(BASE.probe_training, reads=reads)
 
 
 @pytest.mark.parametrize(
@@ -54,19 +62,23 @@ def test_what_was_tried_differs_in_one_thing():
         ("dyncp-inner", 242_624),
         ("narrow-108-told", 481_248),
         ("dyncp-wide-inner", 474_528),
+        ("dyncp-inner-matched", 463_416),
     ],
 )
 def test_macs_of_opponents_match(name, macs):
-    net = {**MINI, **TRIED}[name]
+    net = {**MINI, **TRIED, **COMBINED}[name]
     costs = net.build(257).cost()
-    quarter = [0.25] * 9
-    assert (total_active_macs(costs, quarter) if net.gate else total_macs(costs)) == macs
+    if net.gate is None:
+        assert total_macs(costs) == macs
+    else:
+        kept = [net.gate_training.target] * 9
+        assert total_active_macs(costs, kept) == pytest.approx(macs, abs=0.5)
 
 
 def test_what_a_net_needs_comes_before_it():
     names = [*MINI, *TRIED, *COMBINED, *SURROGATE_NETS]
     assert len(set(names)) == len(names)
-    for name, net in {**MINI, **TRIED}.items():
+    for name, net in {**MINI, **TRIED, **COMBINED}.items():
         if needs(net):
             assert names.index(needs(net)) < names.index(name)
     assert needs(TrainedControl("dyncp", "fixed", True)) == "dyncp"
