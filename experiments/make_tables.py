@@ -57,13 +57,18 @@ class Arguments:
 def tables(records: list[RunRecord], reference: str) -> list[Table]:
     """All tables that the records allow."""
     nets = by_net(records)
-    costs = {net: _mean([run.cost for run in runs]) for net, runs in nets.items() if runs[0].cost}
-    costs = {net: CostTotals(**{**c, "kept": tuple(c["kept"])}) for net, c in costs.items()}
-    told = {net: [run.extra.get("gates") for run in runs] for net, runs in nets.items()}
+    costs = {
+        net: CostTotals(**_mean([run.cost for run in runs]))
+        for net, runs in nets.items()
+        if runs[0].cost
+    }
     gates = {
-        net: {name: Interval(**value) for name, value in _mean(found).items()}
-        for net, found in told.items()
-        if all(found)
+        net: {
+            name: Interval(**mean)
+            for name, mean in _mean([run.extra["gates"] for run in runs]).items()
+        }
+        for net, runs in nets.items()
+        if all(run.extra.get("gates") for run in runs)
     }
     own = exit_tables(records)
     if own:
@@ -91,7 +96,7 @@ def _mean(contents: Sequence[Any]) -> Any:
     if isinstance(first, dict):
         return {key: _mean([one[key] for one in contents]) for key in first}
     if isinstance(first, list):
-        return [_mean(values) for values in zip(*contents, strict=True)]
+        return tuple(_mean(values) for values in zip(*contents, strict=True))
     mean = sum(contents) / len(contents)
     return int(mean) if all(isinstance(one, int) for one in contents) else mean
 

@@ -150,15 +150,17 @@ def decide_mixtures(
     """
     for mixtures, noisy, clean in mixture_batches(corpus, test_set, only=only):
         enhanced, taken = jax.tree.map(np.asarray, program(variables, noisy, clean))
-        for row, mixture in enumerate(mixtures):
-            length = len(mixture.noisy)
-            frames = stft.frames(length)
-            yield Decided(
-                mixture,
-                enhanced[row, :length],
-                taken.exit_index[row, :frames],
-                taken.macs[row, :frames],
-            )
+        yield from _decided(mixtures, enhanced, taken, stft)
+
+
+def _decided(
+    mixtures: Sequence[Mixture], enhanced: np.ndarray, taken: Taken, stft: STFT
+) -> Iterator[Decided]:
+    """The rows of a batch without their padding."""
+    for row, mixture in enumerate(mixtures):
+        length = len(mixture.noisy)
+        exit_index, macs = (leaf[row, : stft.frames(length)] for leaf in taken)
+        yield Decided(mixture, enhanced[row, :length], exit_index, macs)
 
 
 def mean_macs_per_s(decided: Iterable[Decided]) -> float:
@@ -221,17 +223,10 @@ def switched_mixtures(
 
     for mixtures, noisy, _ in mixture_batches(corpus, test_set):
         switched, taken, whole, first = jax.tree.map(np.asarray, run(variables, noisy))
-        for row, mixture in enumerate(mixtures):
-            length = len(mixture.noisy)
-            frames = stft.frames(length)
-            one = Decided(
-                mixture,
-                switched[row, :length],
-                taken.exit_index[row, :frames],
-                taken.macs[row, :frames],
-            )
+        for row, one in enumerate(_decided(mixtures, switched, taken, stft)):
+            length = len(one.enhanced)
             clicks = [
-                switching_click(signal, whole[row, :length], mixture.clean)
+                switching_click(signal, whole[row, :length], one.mixture.clean)
                 for signal in (one.enhanced, first[row, :length])
             ]
             yield one, *(float(click.switching / click.own) for click in clicks)

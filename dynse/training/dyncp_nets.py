@@ -154,7 +154,7 @@ TRIED: Mapping[str, Trainable] = {
     "dyncp-wide-inner": _tried("inner", width=192),
     "narrow-108-told": with_probes(ConvFSENetConfig(width=108, inner=216)),
 }
-# What helped, together; the best of them at another budget and site, and its trained controls.
+# What helped, together; the annealed net at another budget and site, and its trained controls.
 COMBINED: Mapping[str, Trainable] = {
     "dyncp-annealed-hidden": _tried(**_ANNEALED, reads="hidden"),
     "dyncp-annealed-both": _tried(**_ANNEALED, reads="both"),

@@ -39,6 +39,7 @@ from dynse.exits import (
     EarlyExit,
     Threshold,
     init_router,
+    oracle_exits,
     paid_errors,
     router_loss,
     router_scores,
@@ -120,17 +121,17 @@ def settle_controls(
     features, errors = _training_rows(model, variables, config, corpus, batches)
     macs = np.array(exit_macs(model))
 
+    def cost(taken: jax.Array) -> float:
+        return 1e-6 * FRAMES_PER_S * float(macs[np.asarray(taken)].mean())
+
     def oracle_cost(price: float) -> float:
-        taken = np.argmin(paid_errors(errors, exit_macs(model), price / macs.max()), axis=-1)
-        return 1e-6 * FRAMES_PER_S * float(macs[taken].mean())
+        return cost(oracle_exits(errors, macs, price / macs.max()))
 
     def router(price: float) -> dict[str, jax.Array]:
-        paid = paid_errors(errors, exit_macs(model), price / macs.max())
-        return fit_router(features, paid)
+        return fit_router(features, paid_errors(errors, macs, price / macs.max()))
 
     def router_cost(price: float) -> float:
-        taken = np.argmax(router_scores(router(price), features), axis=-1)
-        return 1e-6 * FRAMES_PER_S * float(macs[taken].mean())
+        return cost(jnp.argmax(router_scores(router(price), features), axis=-1))
 
     changes = tuple(_bisect(threshold_cost, level, CHANGES) for level in levels)
     prices = tuple(_bisect(oracle_cost, level, PRICES) / int(macs.max()) for level in levels)
