@@ -202,7 +202,8 @@ _WHAT = (
     "- budget: two neighbouring exits alternate so that no second costs more; threshold: on to the "
     "next exit while the gain still changed; router: a small layer that has learned what each "
     "exit's errors and MACs cost; budgeted: the same where a second's MACs allow; oracle: is told "
-    "every exit's error, an upper bound; changing budget: cheapest and dearest exit by turns, ten times a second.\n"
+    "every exit's error, an upper bound; changing budget: cheapest and dearest exit by turns, ten "
+    "times a second.\n"
     "- noisy, oracle Wiener: the input, untouched; a gain per bin that is told the noise's mean "
     "spectrum."
 )

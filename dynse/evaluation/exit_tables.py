@@ -122,13 +122,10 @@ def exit_table(records: Sequence[RunRecord]) -> Table:
 
 def static_table(records: Sequence[RunRecord]) -> Table:
     """One row an exit: paired differences to the static nets at its cost."""
-    nets = exit_entries(records)
-    alone = list(nets.get(ALONE, {}).values())
+    exits, alone = _beside_static(records)
     rows = [
-        (net, name, f"{entry.mmac_per_s:.2f}", *_differences(entry, alone, METRICS))
-        for net, exits in nets.items()
-        if net != ALONE and alone
-        for name, entry in exits.items()
+        (entry.net, entry.what, f"{entry.mmac_per_s:.2f}", *_differences(entry, alone, METRICS))
+        for entry in exits
     ]
     notes = (
         "Between the costs of two static nets, the mean of both by distance. What costs less than "
@@ -149,20 +146,18 @@ def seed_table(records: Sequence[RunRecord], metric: str = "pesq") -> Table:
         metric: of quality.
     """
     seeds = sorted({record.seed for record in records if record.seed is not None})
-    nets = exit_entries(records)
-    alone = list(nets.get(ALONE, {}).values())
+    exits, alone = _beside_static(records)
     digits, rows = metric_digits(metric) + 1, []
-    for net, exits in nets.items():
-        for name, entry in exits.items():
-            found = {}
-            for seed in seeds if net != ALONE and alone else ():
-                own, *others = (one.of_seed(seed) for one in (entry, *alone))
-                if own.runs and all(other.runs for other in others):
-                    found[seed] = own.over_line(others, metric).mean
-            if len(found) > 1:
-                cells = [f"{found[seed]:+.{digits}f}" if seed in found else "-" for seed in seeds]
-                spread = np.std(list(found.values()), ddof=1)
-                rows.append((net, name, *cells, f"{spread:.{digits}f}"))
+    for entry in exits:
+        found = {}
+        for seed in seeds:
+            own, *others = (one.of_seed(seed) for one in (entry, *alone))
+            if own.runs and all(other.runs for other in others):
+                found[seed] = own.over_line(others, metric).mean
+        if len(found) > 1:
+            cells = [f"{found[seed]:+.{digits}f}" if seed in found else "-" for seed in seeds]
+            spread = np.std(list(found.values()), ddof=1)
+            rows.append((entry.net, entry.what, *cells, f"{spread:.{digits}f}"))
     title = f"{metric_name(metric)} against static nets of the same cost, by seed"
     return Table(title, ("net", "exit", *(f"seed {seed}" for seed in seeds), "spread"), tuple(rows))
 
@@ -325,6 +320,13 @@ def exit_tables(records: Sequence[RunRecord]) -> list[Table]:
 def _entries(records: Sequence[RunRecord]) -> list[Entry]:
     found = by_net(records).items() if records else ()
     return [Entry(*name.split(", ", 1), runs) for name, runs in found]
+
+
+def _beside_static(records: Sequence[RunRecord]) -> tuple[list[Entry], list[Entry]]:
+    """The exits of nets with several, and the static nets by rising cost; none where one lacks."""
+    nets = exit_entries(records)
+    alone = list(nets.pop(ALONE, {}).values())
+    return [entry for exits in nets.values() for entry in exits.values() if alone], alone
 
 
 def _with_exits(records: Sequence[RunRecord]) -> list[tuple[Entry, list[Entry]]]:
