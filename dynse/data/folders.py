@@ -1,6 +1,6 @@
 """A corpus from a folder of audio files, in one of the layouts of `dynse.data.layouts`.
 
-Every file is decoded once into a cache (see `dynse.data.bank`); loading it again is a matter of
+Every file is decoded once into a cache (see `dynse.data.cache`); loading it again is a matter of
 opening memory-mapped arrays. The cache's key is a hash of every file's relative path, size and
 modification time, of the tables beside them, of the layout and of this module's version: a changed
 corpus is decoded anew. Files that cannot be used are named, counted and left out.
@@ -30,15 +30,8 @@ from pathlib import Path
 import numpy as np
 
 from dynse.audio.files import AudioFileError, decode_audio, duration_s, to_int16
-from dynse.data.bank import (
-    CACHE_VERSION,
-    Corpus,
-    Recording,
-    Skipped,
-    default_cache_dir,
-    load_corpus,
-    save_corpus,
-)
+from dynse.data.bank import Corpus, Recording, Skipped
+from dynse.data.cache import CACHE_VERSION, default_cache_dir, load_corpus, save_corpus
 from dynse.data.layouts import SPLITS, AudioFile, Listing, list_corpus
 
 SAMPLE_RATE = 16000

@@ -29,7 +29,8 @@ import numpy as np
 from rich.console import Console
 
 from dynse.atomic import write_whole
-from dynse.data.bank import TRACK_HOP, Bank, default_cache_dir
+from dynse.data.bank import TRACK_HOP, Bank
+from dynse.data.cache import default_cache_dir
 from dynse.progress import progress_bar
 
 SAMPLE_RATE = 16000

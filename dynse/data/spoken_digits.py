@@ -28,7 +28,8 @@ import numpy as np
 
 from dynse.audio.files import READ_SUFFIXES, AudioFileError, decode_audio
 from dynse.audio.mel import LogMel
-from dynse.data.bank import Skipped, default_cache_dir
+from dynse.data.bank import Skipped
+from dynse.data.cache import default_cache_dir
 from dynse.data.folders import skipped_summary
 from dynse.data.sequences import CLIPS_VERSION, Clip, SequenceTask, cached_clips, make_task
 

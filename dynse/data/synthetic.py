@@ -26,14 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from dynse.audio.files import to_int16
-from dynse.data.bank import (
-    CACHE_VERSION,
-    Corpus,
-    Recording,
-    default_cache_dir,
-    load_corpus,
-    save_corpus,
-)
+from dynse.data.bank import Corpus, Recording
+from dynse.data.cache import CACHE_VERSION, default_cache_dir, load_corpus, save_corpus
 from dynse.data.synthetic_noise import NOISE_CLASSES, make_noise
 from dynse.data.synthetic_speech import speak
 from dynse.data.synthetic_vocal_tract import SAMPLE_RATE, TRACK_HOP

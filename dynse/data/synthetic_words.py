@@ -25,7 +25,7 @@ import numpy as np
 
 from dynse.audio.activity import active_level_db
 from dynse.audio.mel import LogMel
-from dynse.data.bank import default_cache_dir
+from dynse.data.cache import default_cache_dir
 from dynse.data.sequences import (
     CLIPS_VERSION,
     SPLITS,

@@ -10,7 +10,8 @@ from typing import NamedTuple, Protocol
 import jax
 from rich.console import Console
 
-from dynse.data.bank import Corpus, default_cache_dir
+from dynse.data.bank import Corpus
+from dynse.data.cache import default_cache_dir
 from dynse.data.named import is_drawn_from, named_corpus
 from dynse.data.testsets import read_csv
 from dynse.training.memory import keep_freed_memory

@@ -225,7 +225,7 @@ def test_resample_refuses_a_rate_of_nothing():
 
 def test_importing_loads_no_audio_library():
     code = (
-        "import sys, dynse.audio.files, dynse.data.bank, dynse.data.folders, dynse.data.testsets\n"
+        "import sys, dynse.audio.files, dynse.data.cache, dynse.data.folders, dynse.data.testsets\n"
         "print(sorted({'soundfile', 'soxr', 'librosa', 'matplotlib'} & set(sys.modules)))\n"
         "import soundfile\n"
         "print('soundfile' in sys.modules)"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from dynse.data import bank, folders
+from dynse.data import cache, folders
 from dynse.data.folders import folder_corpus
 
 SPLITS = ("train", "valid", "test")
@@ -163,7 +163,7 @@ def test_a_split_of_broken_files_alone_names_them(root):
 
 def test_a_full_disk_is_seen_from_the_headers(root, monkeypatch):
     full = shutil.disk_usage(root)._replace(free=76_799)
-    monkeypatch.setattr(bank.shutil, "disk_usage", lambda path: full)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: full)
     # 12 files of 0.2 s at 16 kHz in two bytes
     with pytest.raises(OSError, match=r"needs 76800 bytes, 0 were written and 76799 are free"):
         open_corpus(root)

@@ -12,7 +12,8 @@ import soxr
 from data.published import dns_challenge, voicebank
 
 from dynse.audio.activity import active_frames
-from dynse.data.bank import Recording, load_corpus, save_corpus
+from dynse.data.bank import Recording
+from dynse.data.cache import load_corpus, save_corpus
 from dynse.data.drawing import pair_test_set
 from dynse.data.folders import folder_corpus
 from dynse.data.mixing import MixingConfig, draw_batch, load_source

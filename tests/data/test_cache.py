@@ -11,15 +11,9 @@ import sys
 import numpy as np
 import pytest
 
-from dynse.data import bank
-from dynse.data.bank import (
-    Bank,
-    Recording,
-    Skipped,
-    default_cache_dir,
-    load_corpus,
-    save_corpus,
-)
+from dynse.data import cache
+from dynse.data.bank import Bank, Recording, Skipped
+from dynse.data.cache import default_cache_dir, load_corpus, save_corpus
 
 
 def recording(name, group, length=800, seed=0, tracks=False):
@@ -163,7 +157,7 @@ def test_a_full_disk_names_folder_and_bytes_and_leaves_nothing(tmp_path, monkeyp
     def full(path, mode):
         return open("/dev/full", mode)
 
-    monkeypatch.setattr(bank, "open", full, raising=False)
+    monkeypatch.setattr(cache, "open", full, raising=False)
     with pytest.raises(OSError, match=r"no space left for the corpus cache .*/a: ") as caught:
         save(tmp_path / "a", bytes_needed=6123)
     assert caught.value.errno == errno.ENOSPC
@@ -198,7 +192,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path):
 def test_a_killed_build_is_removed_at_the_next_one_and_a_running_one_is_not(tmp_path):
     code = (
         "import os, signal, sys, numpy as np\n"
-        "from dynse.data.bank import Recording, save_corpus\n"
+        "from dynse.data.bank import Recording\nfrom dynse.data.cache import save_corpus\n"
         "def killed():\n"
         "    yield Recording('a', 'x', np.ones(80, np.int16))\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -224,11 +218,11 @@ def test_a_second_builder_leaves_the_first_ones_cache(tmp_path):
     # both run in this process here, so the inner one must not share the build folder
     original = os.getpid
     pids = iter([1, 2])
-    bank.os.getpid = lambda: next(pids)
+    cache.os.getpid = lambda: next(pids)
     try:
         save(tmp_path / "a", name="second", speech={"train": late()})
     finally:
-        bank.os.getpid = original
+        cache.os.getpid = original
     assert load_corpus(tmp_path / "a").name == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
