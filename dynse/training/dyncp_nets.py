@@ -154,7 +154,8 @@ TRIED: Mapping[str, Trainable] = {
     "dyncp-wide-inner": _tried("inner", width=192),
     "narrow-108-told": with_probes(ConvFSENetConfig(width=108, inner=216)),
 }
-# What helped, together; the annealed net at another budget and site, and its trained controls.
+# What helped, together; the annealed net at another budget and site; the trained controls of the
+# best net, whose gates are the published ones.
 COMBINED: Mapping[str, Trainable] = {
     "dyncp-annealed-hidden": _tried(**_ANNEALED, reads="hidden"),
     "dyncp-annealed-both": _tried(**_ANNEALED, reads="both"),
@@ -166,8 +167,12 @@ COMBINED: Mapping[str, Trainable] = {
     "dyncp-inner-annealed": _tried("inner", **_ANNEALED),
     # At the cost of "narrow": 463,416 MAC a frame.
     "dyncp-inner-matched": _tried("inner", **_ANNEALED, target=0.62),
-    "dyncp-annealed-fixed-trained": TrainedControl("dyncp-annealed", "fixed", trained_on=True),
-    "dyncp-annealed-random-trained": TrainedControl("dyncp-annealed", "random", trained_on=False),
+    "dyncp-told-hidden-published-fixed-trained": TrainedControl(
+        "dyncp-told-hidden-published", "fixed", trained_on=True
+    ),
+    "dyncp-told-hidden-published-random-trained": TrainedControl(
+        "dyncp-told-hidden-published", "random", trained_on=False
+    ),
 }
 # One budget, six surrogates; all else as in "dyncp-told-plain".
 SURROGATE_NETS: Mapping[str, Trainable] = {
