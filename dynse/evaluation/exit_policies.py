@@ -80,7 +80,7 @@ def policy_program(net: EarlyExit, stft: STFT, *, whole_states: bool = False) ->
         frames = magnitude(spectrum)
         _, gain, taken = net.apply(variables, frames)
         if whole_states:
-            _, gains, _ = net.model.apply(variables, frames, method="all_exits")
+            gains = net.model.apply(variables, frames, method="all_exits").gains
             gain = take_exit(gains, taken.exit_index)
         return stft.inverse(gain * spectrum, noisy.shape[1]), taken
 
@@ -97,7 +97,7 @@ def oracle_program(model: Any, stft: STFT) -> Program:
     @jax.jit
     def run(variables: Any, noisy: jax.Array, clean: jax.Array) -> tuple[jax.Array, Taken]:
         spectrum = stft.forward(noisy)
-        _, gains, _ = model.apply(variables, magnitude(spectrum), method="all_exits")
+        gains = model.apply(variables, magnitude(spectrum), method="all_exits").gains
         errors = frame_errors(gains, spectrum, clean, stft)
         exit_index = oracle_exits(errors, macs, variables["exit_policy"]["price"])
         enhanced = stft.inverse(take_exit(gains, exit_index) * spectrum, noisy.shape[1])

@@ -5,7 +5,7 @@
 """
 
 from dynse.exits.early_exit import EarlyExit, EarlyExitState, SkippedState, Taken
-from dynse.exits.heads import SPLITS, ExitHead, split_widths, take_exit
+from dynse.exits.heads import SPLITS, AllExits, ExitHead, split_widths, take_exit
 from dynse.exits.losses import (
     exit_weights,
     joint_loss,
@@ -24,6 +24,7 @@ from dynse.exits.router import (
 
 __all__ = [
     "SPLITS",
+    "AllExits",
     "Budget",
     "EarlyExit",
     "EarlyExitState",

@@ -1,12 +1,13 @@
 """A net with exits, run frame by frame as a policy chooses.
 
 In each frame the layers run that the gain of the exit taken needs, and those that the policy has to
-see before. A recurrent layer that does not run is skipped in that frame; with h its state,
+see before. A layer with a state (a GRU; a block of convolutions, whose state are past frames) that
+does not run is skipped in that frame; with h its state,
 
     held        h stays                                                    SkippedState()
     decayed     h <- factor h                                              SkippedState(factor=0.9)
-    refreshed   in frames 0, n, 2n, ... of the stream every recurrent      SkippedState(every=8)
-                layer runs, with the layers it reads, whatever the exit
+    refreshed   in frames 0, n, 2n, ... of the stream every layer with     SkippedState(every=8)
+                a state runs, with the layers it reads, whatever the exit
 
 Here every layer is computed and `where` drops what did not run: exact, and what it would have cost
 is counted. What saves time in JAX is the program of one fixed exit (the network's `exit_index`); it
@@ -16,25 +17,26 @@ holds what it skips, so while states are held a stream may go from one program t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dynse.exits.heads import take_exit
+from dynse.exits.heads import AllExits, take_exit
 from dynse.exits.policies import ExitCosts, ExitPolicy, Frame
 from dynse.layers.cost import LayerCost, total_macs
 
 
 @dataclasses.dataclass(frozen=True)
 class SkippedState:
-    """What the state of a recurrent layer does in frames in which it is skipped.
+    """What the state of a layer does in frames in which it is skipped.
 
     Attributes:
         factor: it is multiplied with it in each such frame; 1 holds it.
-        every: every recurrent layer runs in each frame whose number it divides; 0 for none.
+        every: every layer with a state runs in each frame whose number it divides; 0 for none.
     """
 
     factor: float = 1.0
@@ -46,7 +48,13 @@ class SkippedState:
 
 
 class MultiExitNet(Protocol):
-    """A network whose state is a dictionary by the paths of its recurrent layers."""
+    """A network whose state is a dictionary by the paths of the layers that have one.
+
+    Attributes:
+        exits: a name or number of each.
+    """
+
+    exits: Sequence[Any]
 
     def clone(self, *, exit_index: int | None) -> MultiExitNet:
         """The same with one fixed exit, whose `cost()` lists the layers that it runs."""
@@ -55,13 +63,13 @@ class MultiExitNet(Protocol):
         """Of all layers, the one first that a policy may see."""
 
     def memory_cost(self) -> list[LayerCost]:
-        """Of the layers that have to run for every recurrent layer to run."""
+        """Of the layers that have to run for every layer with a state to run."""
 
     def init_state(self, batch_size: int) -> dict[str, Any]:
         """State before the first frame."""
 
-    def apply(self, variables: Any, frames: jax.Array, state: Any, *, method: str) -> Any:
-        """With the method "all_exits": next state, gains (B, T, F) of every exit, features."""
+    def apply(self, variables: Any, frames: jax.Array, state: Any, *, method: str) -> AllExits:
+        """With the method "all_exits"."""
 
 
 class EarlyExitState(NamedTuple):
@@ -77,7 +85,8 @@ class Taken(NamedTuple):
 
     Attributes:
         exit_index: exit taken (B, T) int32.
-        macs: MACs of the frame (B, T) float32, refreshing included.
+        macs: MACs of the frame (B, T) float32, refreshing included, without those of channels
+            that a gate had closed.
     """
 
     exit_index: jax.Array
@@ -88,7 +97,8 @@ class Taken(NamedTuple):
 class EarlyExit:
     """A network of which a policy takes one exit per frame.
 
-    Its variables are those of the network and, as "exit_policy", the policy's controls.
+    A policy reckons with every gate open: with gates, a budget is the most that is done. Its
+    variables are those of the network and, as "exit_policy", the policy's controls.
 
     Attributes:
         model: with exits, none of them fixed.
@@ -110,7 +120,7 @@ class EarlyExit:
         return [[*self._listed(one), *self.policy.cost()] for one in needed]
 
     def refreshed_costs(self) -> list[list[LayerCost]]:
-        """The same of a frame in which every recurrent layer runs."""
+        """The same of a frame in which every layer with a state runs."""
         memory = set(self.model.memory_cost())
         return [
             [*self._listed(memory | set(one)), *self.policy.cost()] for one in self.exit_costs()
@@ -123,10 +133,10 @@ class EarlyExit:
     def _listed(self, layers: set[LayerCost]) -> list[LayerCost]:
         return [cost for cost in self.model.cost() if cost in layers]
 
-    def _totals(self) -> np.ndarray:
+    def _by_exit(self, macs: Callable[[list[LayerCost]], int]) -> np.ndarray:
         """MACs of a frame by exit: of an ordinary one, and of one that refreshes, (2, E)."""
         kinds = (self.exit_costs(), self.refreshed_costs())
-        return np.array([[total_macs(one) for one in kind] for kind in kinds])
+        return np.array([[macs(layers) for layers in kind] for kind in kinds])
 
     def init_state(self, batch_size: int) -> EarlyExitState:
         """State before the first frame."""
@@ -151,16 +161,18 @@ class EarlyExit:
         """
         if state is None:
             state = self.init_state(frames.shape[0])
-        ordinary, refreshed = self._totals()
+        ordinary, refreshed = totals = self._by_exit(total_macs)
         every = self.skipped.every
         refresh_macs = int((refreshed - ordinary).max()) if every else 0
         costs = ExitCosts(tuple(int(macs) for macs in ordinary), refresh_macs, every)
-        paths = [{cost.path for cost in one} for one in self.exit_costs()]
-        runs = {name: jnp.array([name in one for one in paths]) for name in state.net}
+        runs = {
+            name: jnp.array([_among(name, layers) for layers in self.exit_costs()])
+            for name in state.net
+        }
         controls = variables.get("exit_policy", ())
 
         def one(state: EarlyExitState, frame: jax.Array):
-            net, gains, features = self.model.apply(
+            net, gains, features, gates = self.model.apply(
                 variables, frame[:, None], state.net, method="all_exits"
             )
             seen = Frame(costs, features[:, 0], jnp.concatenate(gains, axis=1))
@@ -171,16 +183,25 @@ class EarlyExit:
                 for name in net
             }
             gain = take_exit(gains, exit_index[:, None])[:, 0]
-            macs = jnp.asarray((ordinary, refreshed), jnp.float32)[refresh.astype(int), exit_index]
+            kind = refresh.astype(int), exit_index
+            macs = jnp.asarray(totals, jnp.float32)[kind]
+            for index, gate in enumerate(gates):
+                saved = self._by_exit(functools.partial(_gated_macs, gate=index))
+                macs -= jnp.asarray(saved, jnp.float32)[kind] * (1 - gate[:, 0]).sum(-1)
             phase = (state.phase + 1) % max(every, 1)
             return EarlyExitState(after, policy, phase), (gain, Taken(exit_index, macs))
 
         state, done = jax.lax.scan(one, state, frames.swapaxes(0, 1))
         return state, *jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), done)
 
-    def _after(self, before: jax.Array, ran: jax.Array, runs: jax.Array) -> jax.Array:
-        """State after a frame in which it ran or not: (B, H), (B, H) and (B,)."""
-        return jnp.where(runs[:, None], ran, self.skipped.factor * before)
+    def _after(self, before: Any, ran: Any, runs: jax.Array) -> Any:
+        """A layer's state after a frame in which it ran or not: arrays (B, ...), and (B,)."""
+
+        def after(before: jax.Array, ran: jax.Array) -> jax.Array:
+            shape = (-1, *(1,) * (ran.ndim - 1))
+            return jnp.where(runs.reshape(shape), ran, self.skipped.factor * before)
+
+        return jax.tree.map(after, before, ran)
 
     def step(
         self, variables: Mapping[str, Any], state: EarlyExitState, frames: jax.Array
@@ -194,6 +215,15 @@ class EarlyExit:
         return self.model.latency_frames
 
     @property
-    def receptive_field_frames(self) -> int | None:
-        """That of the network with all its exits."""
-        return self.model.receptive_field_frames
+    def receptive_field_frames(self) -> None:
+        """None: a state that is skipped may be held for ever."""
+
+
+def _gated_macs(layers: list[LayerCost], gate: int) -> int:
+    """MACs that one closed channel of a gate saves."""
+    return sum(layer.gated_macs for layer in layers if layer.gate == gate)
+
+
+def _among(name: str, layers: list[LayerCost]) -> bool:
+    """Whether a layer, or one that it is made of, is among them."""
+    return any(layer.path == name or layer.path.startswith(f"{name}/") for layer in layers)

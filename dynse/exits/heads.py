@@ -16,7 +16,8 @@ of a network is not split: nothing goes on behind it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -34,6 +35,22 @@ class ExitHead(Pointwise):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, T, C) -> (B, T, F) in 0 to 1."""
         return nn.sigmoid(super().__call__(x))
+
+
+class AllExits(NamedTuple):
+    """What a network gives that computes all its exits.
+
+    Attributes:
+        state: the next, by the paths of the layers that have one.
+        gains: of each exit (B, T, F).
+        features: output of the first stage (B, T, C), which a policy may see.
+        gates: of zeros and ones (B, T, C), one entry a gate; none without.
+    """
+
+    state: Mapping[str, Any]
+    gains: tuple[jax.Array, ...]
+    features: jax.Array
+    gates: tuple[jax.Array, ...] = ()
 
 
 def split_widths(width: int, split: str, fraction: float) -> tuple[int, int]:

@@ -8,25 +8,52 @@ Miccini et al., "Scalable Speech Enhancement with Dynamic Channel Pruning", arXi
 paper has it causal and seeing ahead.
 
 Exits (ours): a head like the last matrix behind any block gives a gain from the h there.
+
+    ConvFSENet(exits=(2, 5, 8))                          every exit's gain, in `Aux.exits`
+    net.clone(exit_index=1)                              the program of one exit
+    EarlyExit(net, Budget())                             an exit per frame (`dynse.exits`)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 
 from dynse.audio.features import compress
-from dynse.exits.heads import ExitHead
+from dynse.exits.heads import AllExits, ExitHead
 from dynse.layers.conv import Pointwise, pointwise_cost
 from dynse.layers.cost import LayerCost
 from dynse.models.network import Aux, Network
 from dynse.models.tcn_block import BlockState, GateConfig, Reach, TCNBlock, check_choice
 
+# By "block0", "block1", ...
+State = Mapping[str, BlockState]
+
 BLOCKS = ("quantization_friendly", "original")
 FEATURES = ("compressed", "magnitude")
+
+
+class _Done(NamedTuple):
+    """What was computed of a block of frames.
+
+    Attributes:
+        state: the next.
+        front: output of the front end (B, T, width).
+        x: output of the last block that ran (B, T, width).
+        gains: of every exit (B, T, bins), the last block's last.
+        gates: (B, T, C), one entry a block that ran; none without gates.
+        scores: the same before the step.
+    """
+
+    state: State
+    front: jax.Array
+    x: jax.Array
+    gains: tuple[jax.Array, ...]
+    gates: tuple[jax.Array, ...]
+    scores: tuple[jax.Array, ...]
 
 
 class ConvFSENet(Network):
@@ -44,9 +71,10 @@ class ConvFSENet(Network):
         features: "compressed", (|X| + 1e-9)^0.3, or "magnitude", |X|.
         dropout_rate: of the original block, in training.
         gate: the gates, or None for the static network.
-        exits: rising indices of blocks behind which an exit sits, beside the one behind the last.
-        exit_index: of the exits, the last one included: a program of this exit alone, without the
-            blocks behind it; None computes all.
+        exits: rising indices of the blocks behind which an exit sits, the last block among them;
+            () for the output alone.
+        exit_index: of the exits: a program of this one alone, without the blocks behind it; None
+            computes all.
         causal: else it sees as far ahead as back (the gate one frame less where its window is
             even), takes whole signals and has no state.
     """
@@ -84,9 +112,10 @@ class ConvFSENet(Network):
             ValueError: on exits that are no rising indices of blocks, or one that is not there.
         """
         last = self.stacks * self.blocks - 1
-        if any(b <= a for a, b in zip((-1, *self.exits), (*self.exits, last), strict=True)):
-            raise ValueError(f"exits must be rising indices below {last}, got {self.exits}")
-        heads = {**{block: f"exit{block}" for block in self.exits}, last: "back"}
+        exits = self.exits or (last,)
+        if list(exits) != sorted(set(exits)) or exits[0] < 0 or exits[-1] != last:
+            raise ValueError(f"exits must be rising indices of blocks up to {last}, got {exits}")
+        heads = {**{block: f"exit{block}" for block in exits}, last: "back"}
         if self.exit_index is None:
             return heads
         if not 0 <= self.exit_index < len(heads):
@@ -121,14 +150,14 @@ class ConvFSENet(Network):
     def __call__(
         self,
         frames: jax.Array,
-        state: tuple[BlockState, ...] | None = None,
+        state: State | None = None,
         *,
         train: bool = False,
         gates: Sequence[jax.Array] | None = None,
         key: jax.Array | None = None,
         noise: jax.Array | float | None = None,
         softness: jax.Array | float | None = None,
-    ) -> tuple[tuple[BlockState, ...], jax.Array, Aux]:
+    ) -> tuple[State, jax.Array, Aux]:
         """Gains of a block of frames.
 
         Args:
@@ -149,6 +178,27 @@ class ConvFSENet(Network):
             ValueError: on a wrong number of bins, or of replayed gates; on a state where the net
                 sees ahead.
         """
+        done = self._through(frames, state, train, gates, key, noise, softness)
+        exits = done.gains if self.exits else ()
+        aux = Aux(done.gates, done.scores, exits, hidden=done.x if train else ())
+        return done.state, done.gains[-1], aux
+
+    def all_exits(self, frames: jax.Array, state: State | None = None) -> AllExits:
+        """Arguments as of a call; the features are the front end's output."""
+        done = self._through(frames, state)
+        return AllExits(done.state, done.gains, done.front, done.gates)
+
+    def _through(
+        self,
+        frames: jax.Array,
+        state: State | None,
+        train: bool = False,
+        gates: Sequence[jax.Array] | None = None,
+        key: jax.Array | None = None,
+        noise: jax.Array | float | None = None,
+        softness: jax.Array | float | None = None,
+    ) -> _Done:
+        """All that is computed; arguments as of a call."""
         if frames.ndim != 3 or frames.shape[-1] != self.bins:
             raise ValueError(f"expected frames (B, T, {self.bins}), got {frames.shape}")
         tcn = self.tcn[: self._running]
@@ -159,13 +209,13 @@ class ConvFSENet(Network):
         if state is not None:
             self._check_causal()
         else:
-            state = tuple(block.init_state(frames.shape[0]) for block in self.tcn)
+            state = {block.name: block.init_state(frames.shape[0]) for block in self.tcn}
         x = compress(frames) if self.features == "compressed" else frames
         x = front = nn.relu(self.front(x))
-        states, all_gates, all_scores, gains = [], [], [], []
+        states, all_gates, all_scores, gains = {}, [], [], []
         for index, block in enumerate(tcn):
-            block_state, x, gate, scores = block(
-                state[index],
+            states[block.name], x, gate, scores = block(
+                state[block.name],
                 x,
                 front=front,
                 train=train,
@@ -174,27 +224,24 @@ class ConvFSENet(Network):
                 noise=noise,
                 softness=softness,
             )
-            states.append(block_state)
             if gate is not None:
                 all_gates.append(gate)
                 all_scores.append(scores)
             if index in self.heads:
                 gains.append(self.heads[index](x))
         # A fixed exit leaves the state of the blocks behind it as it is.
-        next_state = (*states, *state[len(states) :]) if self.causal else ()
-        exits = tuple(gains) if self.exits else ()
-        aux = Aux(tuple(all_gates), tuple(all_scores), exits, hidden=x if train else ())
-        return next_state, gains[-1], aux
+        next_state = {**state, **states} if self.causal else {}
+        return _Done(next_state, front, x, tuple(gains), tuple(all_gates), tuple(all_scores))
 
     @nn.nowrap
-    def init_state(self, batch_size: int) -> tuple[BlockState, ...]:
+    def init_state(self, batch_size: int) -> State:
         """State before the first frame.
 
         Raises:
             ValueError: where the net sees ahead.
         """
         self._check_causal()
-        return tuple(block.init_state(batch_size) for block in self._tcn())
+        return {block.name: block.init_state(batch_size) for block in self._tcn()}
 
     @nn.nowrap
     def _check_causal(self) -> None:
@@ -240,6 +287,17 @@ class ConvFSENet(Network):
             if index in heads:
                 costs.append(pointwise_cost(heads[index], self.width, self.bins))
         return costs
+
+    @nn.nowrap
+    def memory_cost(self) -> list[LayerCost]:
+        """Costs of the front end and the blocks."""
+        heads = self._heads().values()
+        return [cost for cost in self.cost() if cost.path not in heads]
+
+    @property
+    def policy_features(self) -> int:
+        """Width of what an exit policy may see before its decision: of the front end's output."""
+        return self.width
 
 
 def _total(reaches: Iterable[Sequence[int]]) -> Reach:

@@ -24,7 +24,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dynse.exits.heads import ExitHead, split_widths
+from dynse.exits.heads import AllExits, ExitHead, split_widths
 from dynse.layers.conv import Pointwise, pointwise_cost
 from dynse.layers.cost import LayerCost
 from dynse.layers.gru import GRU, gru_cost
@@ -142,13 +142,13 @@ class EarlyExitNsNet2(NsNet2):
         Raises:
             ValueError: on a wrong number of bins.
         """
-        state, gains, _ = self.all_exits(frames, state, train=train)
+        state, gains, *_ = self.all_exits(frames, state, train=train)
         return state, gains[-1], Aux((), (), gains)
 
     def all_exits(
         self, frames: jax.Array, state: State | None = None, *, train: bool = False
-    ) -> tuple[State, tuple[jax.Array, ...], jax.Array]:
-        """The next state, every exit's gain, and what an exit policy may see: fc1's output."""
+    ) -> AllExits:
+        """Arguments as of a call; the features are fc1's output."""
         state = self.init_state(frames.shape[0]) if state is None else dict(state)
         values = {"features": self.log_features(frames)}
         gains = []
@@ -163,7 +163,7 @@ class EarlyExitNsNet2(NsNet2):
                 y = module(x)
                 linear = layer.name.endswith("fc1") and not self.first_relu
                 values[layer.name] = y if linear else nn.relu(y)
-        return state, tuple(gains), values.get("fc1", values["features"])
+        return AllExits(state, tuple(gains), values.get("fc1", values["features"]))
 
     @property
     def policy_features(self) -> int:

@@ -188,9 +188,9 @@ def _training_rows(
     def rows(speech: Crops, noise: Crops, index: jax.Array) -> tuple[jax.Array, jax.Array]:
         batch = mix_crops(speech, noise, key(index), config.mixing)
         spectrum = config.stft.forward(batch.noisy)
-        _, gains, features = model.apply(variables, magnitude(spectrum), method="all_exits")
-        errors = frame_errors(gains, spectrum, batch.clean, config.stft)
-        return tuple(one.reshape(-1, one.shape[-1]) for one in (features, errors))
+        exits = model.apply(variables, magnitude(spectrum), method="all_exits")
+        errors = frame_errors(exits.gains, spectrum, batch.clean, config.stft)
+        return tuple(one.reshape(-1, one.shape[-1]) for one in (exits.features, errors))
 
     crops = CropDraw(speech, noise, key, config.mixing)
     found = [rows(*crops(index), index) for index in range(batches)]

@@ -218,11 +218,11 @@ class EarlyExitConvFSENetConfig(ConvFSENetConfig):
     """A Conv-FSENet with exits, and gates or not, trained jointly.
 
     Attributes:
-        exits: rising indices of blocks behind which an exit sits, beside the one behind the last.
+        exits: rising indices of the blocks behind which an exit sits, the last block among them.
         exit_weights: of the exits' losses, "equal" or "growing".
     """
 
-    exits: tuple[int, ...] = (2, 5)
+    exits: tuple[int, ...] = (2, 5, 8)
     exit_weights: str = "equal"
     kind: Literal["early_exit_conv_fsenet"] = "early_exit_conv_fsenet"
 
@@ -238,7 +238,7 @@ class EarlyExitConvFSENetConfig(ConvFSENetConfig):
     @property
     def loss_weights(self) -> tuple[float, ...]:
         """Of all exits."""
-        return exit_weights(len(self.exits) + 1, self.exit_weights)
+        return exit_weights(len(self.exits), self.exit_weights)
 
     def extra_loss(self, steps: int) -> ExtraLoss:
         """The losses of the exits before the last, and that of the gates."""

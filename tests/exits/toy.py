@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dynse.exits import AllExits
 from dynse.layers.cost import LayerCost
 
 BINS, WIDTH = 3, 4
@@ -50,7 +51,7 @@ class Toy:
             jax.nn.sigmoid(stage @ params["heads"][index])[:, None]
             for index, stage in enumerate(stages)
         )
-        return state, gains, stages[0][:, None]
+        return AllExits(state, gains, stages[0][:, None])
 
 
 def variables(seed=0, controls=()):

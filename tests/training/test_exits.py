@@ -76,7 +76,7 @@ def test_one_exit_alone_has_no_extra_loss():
 
 def test_gates_and_exits_add_their_losses():
     net = EarlyExitConvFSENetConfig(
-        width=4, inner=4, stacks=1, blocks=2, exits=(0,), gate=GATE, gate_training=GateTraining()
+        width=4, inner=4, stacks=1, blocks=2, exits=(0, 1), gate=GATE, gate_training=GateTraining()
     )
     extra = net.extra_loss(10)
     gates = (jnp.ones((1, 2, 4)),) * 2
@@ -86,7 +86,7 @@ def test_gates_and_exits_add_their_losses():
     assert float(total) == pytest.approx(float(alone) + 0.25)
     assert {"kept", "loss_exit0"} < set(metrics)
     model = net.build(9)
-    assert model.exits == (0,)
+    assert model.exits == (0, 1)
     assert model.gate == GATE
 
 
@@ -104,7 +104,7 @@ def test_a_frozen_phase_leaves_what_was_trained_before():
     assert moved == {"gru1", "head_gru1"}
 
 
-@pytest.mark.parametrize("net", [NET, EarlyExitConvFSENetConfig(exits=(0, 3))])
+@pytest.mark.parametrize("net", [NET, EarlyExitConvFSENetConfig(exits=(0, 8))])
 def test_configurations_come_back_from_json(net):
     config = RunConfig(net=net)
     assert from_json(json.loads(json.dumps(dataclasses.asdict(config)))) == config
