@@ -27,14 +27,12 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import tyro
 from rich.console import Console
 
-from dynse.audio.stft import STFT
 from dynse.data.bank import Corpus
-from dynse.data.mixing import MixingConfig
 from dynse.data.named import named_test_sets
 from dynse.evaluation.compression_records import (
     CompressionRecord,
@@ -46,7 +44,16 @@ from dynse.evaluation.metric_process import MetricPool
 from dynse.evaluation.report import write_report
 from dynse.evaluation.variants import VariantScores
 from dynse.pruning import StopRule
-from dynse.pruning.job import CompressionConfig, CompressionJob
+from dynse.pruning.job import CompressionJob
+from dynse.pruning.recipes import (
+    PUBLISHED,
+    PUBLISHED_ITERATIONS,
+    SHORT_RUNS,
+    SHORT_RUNS_OPTIMIZER,
+    SHORT_RUNS_RMS,
+    CompressionConfig,
+    training_runs,
+)
 from dynse.training.dyncp_nets import dyncp
 from dynse.training.loop import LoopConfig
 from dynse.training.nets import (
@@ -54,38 +61,16 @@ from dynse.training.nets import (
     FDNNConfig,
     GCRNConfig,
     LSTMConfig,
-    NetConfig,
     NsNet2Config,
     TCNNConfig,
 )
 from dynse.training.plan import plan_steps
 from dynse.training.runs import RunConfig, load_run, train_run
 from dynse.training.start import open_experiment
-from dynse.training.step import AMSGradConfig, OptimizerConfig
 
 HERE = pathlib.Path(__file__).resolve().parent
 SNRS_DB = (-5, 0, 5)
 Net = Literal["fdnn", "lstm", "tcnn", "gcrn", "conv_fsenet", "nsnet2"]
-
-# Their losses are of mixtures at an RMS of 1, on the STFT below. Of alpha1 of the TCNN, which is
-# published twice, the journal's.
-PUBLISHED: Mapping[str, CompressionConfig] = {
-    "fdnn": CompressionConfig(lambdas=(0.1, 0.0005), alphas=(0.003, 0.0005)),
-    "lstm": CompressionConfig(lambdas=(10, 0.005), alphas=(0.03, 0.01)),
-    "tcnn": CompressionConfig(lambdas=(0.02, 0.02), alphas=(0.0002, 0.00005)),
-    "gcrn": CompressionConfig(lambdas=(1, 0.05), alphas=(0.02, 0.005)),
-}
-PUBLISHED_OPTIMIZER = AMSGradConfig()
-# Ours: at the published rate, which hardly falls, runs of minutes end far from where longer ones
-# do; here it falls to a tenth, and in each fine-tuning again. Bisection in place of Algorithm 1's
-# walk along the ratios.
-SHORT_RUNS_OPTIMIZER = AMSGradConfig(3e-3, decay=0.86)
-SHORT_RUNS = CompressionConfig(bisect=True, together=True, optimizer=SHORT_RUNS_OPTIMIZER)
-# Ours too, as nothing normalises what the LSTM hears and says: at an RMS of 1 magnitudes are about
-# 10, its first gates saturate and its last layer has far to go.
-SHORT_RUNS_RMS = {"lstm": 0.1}
-# Of C1 and of C2.
-PUBLISHED_ITERATIONS = {"fdnn": (5, 3), "lstm": (5, 4), "tcnn": (3, 2), "gcrn": (5, 5)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,56 +103,6 @@ class Config:
     epochs: int | None = None
 
 
-def runs(
-    nets: Mapping[str, NetConfig],
-    loop: LoopConfig,
-    *,
-    steps: Mapping[str, int] | None = None,
-    rms: Mapping[str, float] | None = None,
-    optimizer: AMSGradConfig = PUBLISHED_OPTIMIZER,
-    valid_batches: int = 8,
-    **mixing: Any,
-) -> dict[str, RunConfig]:
-    """How nets are trained: the papers' four as published, the others by their own recipes.
-
-    Args:
-        nets: by name.
-        loop: of every net,
-        steps: but for the steps of these.
-        rms: of the mixtures, in place of the published 1.
-        optimizer: of the papers' four.
-        valid_batches: that the loss of Algorithms 1 and 3 is a mean of.
-        mixing: of the batches.
-    """
-    published = RunConfig(
-        stft=STFT(320, 320, 160, "hamming"),
-        mixing=MixingConfig(**mixing, rms=1.0),
-        optimizer=optimizer,
-        loop=loop,
-        valid_batches=valid_batches,
-        loss="target",
-    )
-    own = RunConfig(
-        mixing=MixingConfig(**mixing),
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=20),
-        loop=loop,
-        valid_batches=valid_batches,
-        waveform_weight=0.03,
-    )
-
-    def of(name: str, net: NetConfig) -> RunConfig:
-        run = published if name in PUBLISHED else own
-        level = (rms or {}).get(name, run.mixing.rms)
-        return dataclasses.replace(
-            run,
-            net=net,
-            mixing=dataclasses.replace(run.mixing, rms=level),
-            loop=dataclasses.replace(loop, steps=(steps or {}).get(name, loop.steps)),
-        )
-
-    return {name: of(name, net) for name, net in nets.items()}
-
-
 def gated(width: int, inner: int, **shape: int) -> ConvFSENetConfig:
     """A Conv-FSENet with gates at a quarter of the channels."""
     return dataclasses.replace(dyncp(), width=width, inner=inner, **shape)
@@ -176,7 +111,7 @@ def gated(width: int, inner: int, **shape: int) -> ConvFSENetConfig:
 PRESETS: Mapping[str, Config] = {
     "default": Config(
         corpus="synthetic",
-        runs=runs(
+        runs=training_runs(
             {
                 "fdnn": FDNNConfig((256, 256, 256)),
                 "lstm": LSTMConfig((128, 128)),
@@ -197,7 +132,7 @@ PRESETS: Mapping[str, Config] = {
     ),
     "smoke": Config(
         corpus="smoke",
-        runs=runs(
+        runs=training_runs(
             {
                 "fdnn": FDNNConfig((16, 16)),
                 "lstm": LSTMConfig((8,)),
@@ -218,7 +153,7 @@ PRESETS: Mapping[str, Config] = {
     ),
     "mini": Config(
         corpus="",
-        runs=runs(
+        runs=training_runs(
             {
                 "fdnn": FDNNConfig((512, 512, 512)),
                 "lstm": LSTMConfig((256, 256, 256, 256)),
@@ -242,7 +177,7 @@ PRESETS: Mapping[str, Config] = {
     ),
     "paper": Config(
         corpus="",
-        runs=runs(
+        runs=training_runs(
             {
                 "fdnn": FDNNConfig(),
                 "lstm": LSTMConfig(),

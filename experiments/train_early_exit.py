@@ -19,32 +19,26 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 import tyro
 
 from dynse.data.augmentation import Augmentation
-from dynse.data.bank import Corpus
 from dynse.data.mixing import MixingConfig
 from dynse.data.named import named_test_sets
-from dynse.data.testsets import TestSet
 from dynse.evaluation.early_exit import EarlyExitReport
-from dynse.evaluation.exit_policies import decide_mixtures, policy_values, switched_mixtures
-from dynse.evaluation.exit_tables import ALONE, HELD, JUMP, JUMP_CHEAPEST, NONE_SKIPPED
+from dynse.evaluation.exit_tables import ALONE
 from dynse.evaluation.metric_process import MetricPool
-from dynse.evaluation.metrics import Utterance
-from dynse.evaluation.nets import as_utterance
 from dynse.evaluation.scores import RunRecord
-from dynse.evaluation.scoring import NetResult, score_net, score_references, scored_record
-from dynse.exits import SPLITS, Budget, EarlyExit
-from dynse.training.exit_choices import Choice, policy_choices
-from dynse.training.exit_controls import ExitControls, settle_controls
+from dynse.evaluation.scoring import NetResult, score_net, score_references
+from dynse.exits import SPLITS
 from dynse.training.exit_nets import ExitNet, exit_nets
 from dynse.training.loop import LoopConfig
 from dynse.training.nets import EarlyExitNsNet2Config
 from dynse.training.phases import phase_runs, train_phases
 from dynse.training.plan import plan_steps
+from dynse.training.policy_scores import TrainedExits, score_policies
 from dynse.training.runs import RunConfig, train_run
 from dynse.training.start import open_experiment
 from dynse.training.step import OptimizerConfig
@@ -52,7 +46,6 @@ from dynse.training.step import OptimizerConfig
 HERE = pathlib.Path(__file__).resolve().parent
 # A threshold has nothing to choose among fewer.
 FEWEST_EXITS = 3
-CHANGING = {"policy": "changing budget", "level": 0.0, "states": HELD}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,23 +161,6 @@ class Arguments:
     """CSV of a fixed test set, in place of the preset's."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A trained net.
-
-    Attributes:
-        model: the network.
-        variables: its variables.
-        lines: of metrics.
-        described: how it came about, as it stands in its records.
-    """
-
-    model: Any
-    variables: Mapping[str, Any]
-    lines: Sequence[Mapping[str, Any]]
-    described: Mapping[str, Any]
-
-
 def main(arguments: Arguments) -> list[RunRecord]:
     """Train, score, report; gives the records of all exits and policies."""
     config = _configure(arguments)
@@ -205,7 +181,7 @@ def main(arguments: Arguments) -> list[RunRecord]:
     loop = dataclasses.replace(config.run.loop, steps=steps)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, loop=loop))
 
-    trained: dict[str, Trained] = {}
+    trained: dict[str, TrainedExits] = {}
     for name, net in config.nets.items():
         run = dataclasses.replace(config.run, net=net.config)
         train = train_phases if net.layerwise else train_run
@@ -213,13 +189,11 @@ def main(arguments: Arguments) -> list[RunRecord]:
         model, variables, lines = train(
             run_dir / name, run, corpus, title=f"{name:>20}", console=console
         )
-        described = dataclasses.asdict(run) | {"layerwise": net.layerwise}
-        trained[name] = Trained(model, variables, lines, described)
+        trained[name] = TrainedExits(model, variables, lines, run, net.layerwise)
         console.print(f"{name}: trained in {(time.perf_counter() - started) / 60:.1f} min")
 
-    shared = {"corpus": corpus, "test_set": test_set, "records_dir": run_dir / "records"}
     results: dict[str, NetResult] = {}
-    chosen = _policy_net(config, trained, arguments.policy_net)
+    chosen = _policy_net(trained, arguments.policy_net)
     policies: list[RunRecord] = []
     pictures = {}
     with MetricPool() as pool:
@@ -232,51 +206,28 @@ def main(arguments: Arguments) -> list[RunRecord]:
                     f"{family}, {exit_name}",
                     one.model.clone(exit_index=index),
                     one.variables,
-                    **shared,
-                    valid_set=valid_set,
+                    corpus,
+                    test_set,
+                    valid_set,
                     stft=config.run.stft,
+                    records_dir=run_dir / "records",
                     pool=pool,
                     config={**one.described, "exit": exit_name},
                     seed=config.run.seed,
                     training=one.lines,
                 )
         if chosen is not None:
-            net = trained[chosen]
-            run = dataclasses.replace(config.run, net=config.nets[chosen].config)
-            settled = settle_controls(
-                run_dir / f"controls-{chosen}.json",
-                net.model,
-                net.variables,
-                run,
+            policies, pictures = score_policies(
+                chosen,
+                trained[chosen],
                 corpus,
+                test_set,
                 valid_set,
-                batches=config.router_batches,
-            )
-            choices = dict(
-                policy_choices(net.model, settled, stft=config.run.stft, skipping=config.skipping)
-            )
-            policies = [
-                scored_record(
-                    f"{chosen}, {name}",
-                    _outputs(choice, net, corpus, test_set, config),
-                    **shared,
-                    pool=pool,
-                    config={**net.described, **choice.described},
-                    seed=config.run.seed,
-                )
-                for name, choice in choices.items()
-            ]
-            examples = next(iter(results.values())).examples
-            pictures = _pictures(choices, settled, net, corpus, test_set, config, examples)
-            policies.append(
-                scored_record(
-                    f"{chosen}, changing budget",
-                    _switched(net, corpus, test_set, config),
-                    **shared,
-                    pool=pool,
-                    config={**net.described, **CHANGING},
-                    seed=config.run.seed,
-                )
+                run_dir=run_dir,
+                pool=pool,
+                router_batches=config.router_batches,
+                skipping=config.skipping,
+                pictured={one.mixture.id for one in next(iter(results.values())).examples},
             )
     records = [*(result.record for result in results.values()), *policies]
     report = EarlyExitReport(
@@ -298,72 +249,18 @@ def main(arguments: Arguments) -> list[RunRecord]:
     return records
 
 
-def _outputs(
-    choice: Choice, net: Trained, corpus: Corpus, test_set: TestSet, config: Config
-) -> Iterator[Utterance]:
-    """What the policy makes of the test set; run where the record is missing."""
-    variables = {**net.variables, "exit_policy": choice.controls}
-    for one in decide_mixtures(choice.program, variables, corpus, test_set, stft=config.run.stft):
-        yield as_utterance(one.mixture, one.enhanced, policy_values(one, net.model.exits))
-
-
-def _switched(
-    net: Trained, corpus: Corpus, test_set: TestSet, config: Config
-) -> Iterator[Utterance]:
-    """The test set while a budget changes ten times a second."""
-    budget = EarlyExit(net.model, Budget())
-    found = switched_mixtures(budget, net.variables, corpus, test_set, stft=config.run.stft)
-    for one, jump, cheapest in found:
-        jumps = {JUMP: jump, JUMP_CHEAPEST: cheapest}
-        values = policy_values(one, net.model.exits) | jumps
-        yield as_utterance(one.mixture, one.enhanced, values)
-
-
-def _pictures(
-    choices: Mapping[str, Choice],
-    settled: ExitControls,
-    net: Trained,
-    corpus: Corpus,
-    test_set: TestSet,
-    config: Config,
-    examples: Sequence[Any],
-) -> dict[str, list[Any]]:
-    """The example mixtures under every policy at its middle level."""
-    middle = settled.levels[len(settled.levels) // 2]
-    only = {one.mixture.id for one in examples}
-    return {
-        name: list(
-            decide_mixtures(
-                choice.program,
-                {**net.variables, "exit_policy": choice.controls},
-                corpus,
-                test_set,
-                stft=config.run.stft,
-                only=only,
-            )
-        )
-        for name, choice in choices.items()
-        if choice.described["level"] == middle
-        and choice.described["states"] in (HELD, NONE_SKIPPED)
-    }
-
-
-def _policy_net(config: Config, trained: Mapping[str, Trained], wanted: str | None) -> str | None:
+def _policy_net(trained: Mapping[str, TrainedExits], wanted: str | None) -> str | None:
     """The net that was asked for, or the joint one with the lowest validation loss."""
     if wanted is not None:
         return wanted
-
-    def best_from_step(name: str) -> int:
-        return dataclasses.replace(config.run, net=config.nets[name].config).best_from_step
-
     losses = {
         name: min(
             line["valid"]["loss"]
             for line in one.lines
-            if "valid" in line and line["step"] >= best_from_step(name)
+            if "valid" in line and line["step"] >= one.run.best_from_step
         )
         for name, one in trained.items()
-        if not config.nets[name].layerwise and len(one.model.exits) >= FEWEST_EXITS
+        if not one.layerwise and len(one.model.exits) >= FEWEST_EXITS
     }
     return min(losses, key=losses.__getitem__, default=None)
 

@@ -4,7 +4,8 @@
 out while training, `sensitivity` is Algorithm 1 of Tan and Wang, `iterate` Algorithm 2 and
 `clustering` Algorithm 3; `shrink` removes units that nothing is left of, `packed` is a file of what
 is left, `accounting` says how large that is, and `pipeline` does all of it in a folder. None of
-these trains or scores: that comes as functions, which `job` makes of a trained run.
+these trains or scores: that comes as functions, which `job` makes of a trained run. `recipes` has
+what is published and what short runs take.
 """
 
 from dynse.pruning.accounting import Sizes, pruned_macs, sizes

@@ -18,7 +18,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,11 +37,12 @@ from dynse.evaluation.variants import VariantScores
 from dynse.layers.cost import total_macs, total_params
 from dynse.pruning.accounting import pruned_macs
 from dynse.pruning.clustering import cluster
-from dynse.pruning.groups import Groups, get_tensor, groups_by_rank, unstructured
-from dynse.pruning.iterate import StopRule, lambda_factor
+from dynse.pruning.groups import get_tensor, groups_by_rank, unstructured
+from dynse.pruning.iterate import lambda_factor
 from dynse.pruning.masks import masks_by_thresholds, with_masks
 from dynse.pruning.pipeline import Stage, compress
-from dynse.pruning.regularizers import lambdas_by_share, sparse_group_lasso, with_penalty
+from dynse.pruning.recipes import CompressionConfig
+from dynse.pruning.regularizers import sparse_group_lasso, with_penalty
 from dynse.pruning.runs import packed_metadata
 from dynse.pruning.sensitivity import (
     Sensitivity,
@@ -53,66 +54,6 @@ from dynse.training.compression import finetuning, mean_loss, validation_batches
 from dynse.training.loop import check_identity, write_json
 from dynse.training.nets import NetConfig, net_of_size
 from dynse.training.runs import RunConfig, train_run, variables_digest
-from dynse.training.step import AMSGradConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class CompressionConfig:
-    """How a net is compressed.
-
-    Attributes:
-        pipeline: "C1", l1 and single weights, or "C2", sparse group lasso and whole groups.
-        lambdas: (lambda1, lambda2); None: each term of the regulariser a tenth of the loss.
-        alphas: (alpha1, alpha2), the largest increases of the validation loss by pruning and by
-            clustering one tensor; absolute where lambdas are given, else what all tensors may add
-            up to, as shares of the loss of the trained net (ours).
-        rule: when pruning stops.
-        together: cluster each tensor with the code books of those before it in place (ours).
-        bisect: halve the grid of ratios in place of Algorithm 1's walk along it: a third of the
-            evaluations, and the same ratio where the loss rises as more is pruned.
-        regularized: train on and fine-tune with the regulariser.
-        common_threshold: prune as many weights, but by one threshold for all tensors.
-        finetune_share: steps after each pruning, in steps of the training before. The papers train
-            30 epochs and 10.
-        optimizer: of those. The papers' learning rate falls every two epochs.
-    """
-
-    pipeline: Literal["C1", "C2"] = "C1"
-    lambdas: tuple[float, float] | None = None
-    alphas: tuple[float, float] = (0.3, 0.03)
-    rule: StopRule = StopRule()
-    bisect: bool = False
-    together: bool = False
-    regularized: bool = True
-    common_threshold: bool = False
-    finetune_share: float = 1 / 3
-    optimizer: AMSGradConfig = AMSGradConfig(decays=5)
-
-    def name(self, net: str, seed: int) -> str:
-        """Of folder and record."""
-        rival = "" if self.regularized else "-plain"
-        rival += "-common" if self.common_threshold else ""
-        return f"{net}-{self.pipeline}{rival}-seed{seed}"
-
-    def limits(
-        self, loss: float, params: Any, groups: Groups
-    ) -> tuple[tuple[float, float], tuple[float, float]]:
-        """lambdas and alphas as they hold for a net.
-
-        Args:
-            loss: of the net on the validation set.
-            params: of the net.
-            groups: that are pruned.
-        """
-        lambdas, alphas = self.lambdas, self.alphas
-        if lambdas is None:
-            lambdas = lambdas_by_share(loss, params, groups)
-            share = loss / len(groups)
-            alphas = alphas[0] * share, alphas[1] * share
-        if not self.regularized:
-            return (0.0, 0.0), alphas
-        # Single weights have no groups to be sparse in.
-        return (lambdas[0], lambdas[1] if self.pipeline == "C2" else 0.0), alphas
 
 
 class CompressionJob:

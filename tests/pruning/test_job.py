@@ -10,7 +10,7 @@ import pytest
 from dynse.audio.stft import STFT
 from dynse.data.mixing import MixingConfig
 from dynse.pruning import save_packed, sparse_group_lasso
-from dynse.pruning.job import CompressionConfig
+from dynse.pruning.recipes import CompressionConfig
 from dynse.pruning.runs import load_packed_run, packed_metadata, shrunk_run
 from dynse.training.nets import FDNNConfig, GCRNConfig, LSTMConfig
 from dynse.training.runs import RunConfig
