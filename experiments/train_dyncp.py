@@ -44,6 +44,7 @@ from dynse.training.dyncp_nets import (
     Taught,
     Trainable,
     TrainedControl,
+    TrainedOn,
     dyncp,
     needs,
 )
@@ -202,6 +203,9 @@ def main(arguments: Arguments) -> dict[str, NetResult]:
                 rates = open_rates(model, variables, corpus, valid_set, stft=config.run.stft)
                 start = variables if net.trained_on else None
                 net = net.of(config.nets[net.net], GateControl.of(net.kind, rates))
+            elif isinstance(net, TrainedOn):
+                _, start = trained[net.net]
+                net = config.nets[net.net]
             run = dataclasses.replace(config.run, net=net)
             started = time.perf_counter()
             model, variables, lines = train_run(
@@ -210,6 +214,8 @@ def main(arguments: Arguments) -> dict[str, NetResult]:
                 corpus,
                 variables=start,
                 teacher=teacher,
+                # What is trained on hears other mixtures than before.
+                phase=0 if start is None else 1,
                 cache_dir=arguments.cache_dir,
                 title=f"{name:>12}",
                 console=console,

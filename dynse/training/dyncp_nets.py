@@ -49,6 +49,18 @@ class TrainedControl:
 
 
 @dataclasses.dataclass(frozen=True)
+class TrainedOn:
+    """A net trained on from its own parameters for as many steps again: what a control that is
+    trained on must be held against.
+
+    Attributes:
+        net: its name; it is trained first.
+    """
+
+    net: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Taught:
     """A net that learns from another one's output beside the clean signal.
 
@@ -63,12 +75,12 @@ class Taught:
     weight: float = 0.5
 
 
-Trainable = ConvFSENetConfig | TrainedControl | Taught
+Trainable = ConvFSENetConfig | TrainedControl | TrainedOn | Taught
 
 
 def needs(net: Trainable) -> str | None:
     """Name of the net that has to be trained first, if any."""
-    if isinstance(net, TrainedControl):
+    if isinstance(net, TrainedControl | TrainedOn):
         return net.net
     return net.teacher if isinstance(net, Taught) else None
 
@@ -173,6 +185,7 @@ COMBINED: Mapping[str, Trainable] = {
     "dyncp-told-hidden-published-random-trained": TrainedControl(
         "dyncp-told-hidden-published", "random", trained_on=False
     ),
+    "dyncp-told-hidden-published-trained-on": TrainedOn("dyncp-told-hidden-published"),
 }
 # One budget, six surrogates; all else as in "dyncp-told-plain".
 SURROGATE_NETS: Mapping[str, Trainable] = {

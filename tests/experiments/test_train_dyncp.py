@@ -141,6 +141,7 @@ def test_a_net_is_taught_and_a_control_is_trained(script, tmp_path, monkeypatch)
         "dyncp": gated,
         "taught": train_dyncp.Taught(gated, "dense"),
         "fixed": train_dyncp.TrainedControl("dyncp", "fixed", trained_on=True),
+        "again": train_dyncp.TrainedOn("dyncp"),
     }
     several = dataclasses.replace(smoke, nets=nets)
     monkeypatch.setattr(train_dyncp, "PRESETS", {**train_dyncp.PRESETS, "smoke": several})
@@ -153,6 +154,10 @@ def test_a_net_is_taught_and_a_control_is_trained(script, tmp_path, monkeypatch)
     assert about["teacher"]["weight"] == 0.5
     about = json.loads((tmp_path / "fixed/config.json").read_text())
     assert about["run"]["net"]["control"]["kind"] == "fixed"
+    again = json.loads((tmp_path / "again/config.json").read_text())
+    assert again["run"]["net"] == json.loads((tmp_path / "dyncp/config.json").read_text())["net"]
+    assert (again["start"], again["phase"]) == (about["start"], about["phase"])
+    assert again["phase"] == 1
     with pytest.raises(SystemExit, match="taught needs dense, trained before it"):
         train_dyncp.main(dataclasses.replace(arguments, nets=("taught",)))
 

@@ -13,6 +13,7 @@ from dynse.training.dyncp_nets import (
     TRIED,
     Taught,
     TrainedControl,
+    TrainedOn,
     needs,
 )
 
@@ -82,4 +83,5 @@ def test_what_a_net_needs_comes_before_it():
         if needs(net):
             assert names.index(needs(net)) < names.index(name)
     assert needs(TrainedControl("dyncp", "fixed", True)) == "dyncp"
+    assert needs(TrainedOn("dyncp")) == "dyncp"
     assert needs(MINI["dense"]) is None
