@@ -51,7 +51,7 @@ from dynse.training.dyncp_nets import (
 from dynse.training.loop import LoopConfig
 from dynse.training.nets import ConvFSENetConfig
 from dynse.training.plan import plan_steps
-from dynse.training.runs import RunConfig, train_run
+from dynse.training.runs import RunConfig, train_run, variables_digest
 from dynse.training.start import open_experiment
 from dynse.training.step import OptimizerConfig, Teacher
 
@@ -214,13 +214,16 @@ def main(arguments: Arguments) -> dict[str, NetResult]:
                 corpus,
                 variables=start,
                 teacher=teacher,
-                # What is trained on hears other mixtures than before.
+                # A net that trains on hears new mixtures.
                 phase=0 if start is None else 1,
                 cache_dir=arguments.cache_dir,
                 title=f"{name:>12}",
                 console=console,
             )
             trained[name] = model, variables
+            described = dataclasses.asdict(run)
+            if start is not None:
+                described["start"] = variables_digest(start)
             console.print(f"{name}: trained in {(time.perf_counter() - started) / 60:.1f} min")
             results[name] = score_net(
                 name,
@@ -232,7 +235,7 @@ def main(arguments: Arguments) -> dict[str, NetResult]:
                 stft=run.stft,
                 records_dir=run_dir / "records",
                 pool=pool,
-                config=dataclasses.asdict(run),
+                config=described,
                 seed=run.seed,
                 training=lines,
                 controls=arguments.controls and run.net.control is None,

@@ -30,7 +30,8 @@ class TrainedControl:
     Attributes:
         net: name of the gated net, which is trained first.
         kind: of the control.
-        trained_on: start from the gated net's parameters, not from fresh ones.
+        trained_on: start from the gated net's parameters, not from fresh ones, and hear new
+            mixtures.
     """
 
     net: str
@@ -50,8 +51,7 @@ class TrainedControl:
 
 @dataclasses.dataclass(frozen=True)
 class TrainedOn:
-    """A net trained on from its own parameters for as many steps again: what a control that is
-    trained on must be held against.
+    """A net trained on for as many steps again, on new mixtures: the partner of such controls.
 
     Attributes:
         net: its name; it is trained first.

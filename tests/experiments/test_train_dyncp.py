@@ -155,9 +155,12 @@ def test_a_net_is_taught_and_a_control_is_trained(script, tmp_path, monkeypatch)
     about = json.loads((tmp_path / "fixed/config.json").read_text())
     assert about["run"]["net"]["control"]["kind"] == "fixed"
     again = json.loads((tmp_path / "again/config.json").read_text())
-    assert again["run"]["net"] == json.loads((tmp_path / "dyncp/config.json").read_text())["net"]
+    first = json.loads((tmp_path / "dyncp/config.json").read_text())
+    assert again["run"] == first["run"]
     assert (again["start"], again["phase"]) == (about["start"], about["phase"])
     assert again["phase"] == 1
+    record = load_record(tmp_path / "records/again.json")
+    assert record.config == {**again["run"], "start": again["start"]}
     with pytest.raises(SystemExit, match="taught needs dense, trained before it"):
         train_dyncp.main(dataclasses.replace(arguments, nets=("taught",)))
 

@@ -26,7 +26,7 @@ def array(*shape):
 def test_conv_fsenet_with_gates():
     gate = GateConfig(hidden=2)
     model = ConvFSENet(
-        bins=9, width=4, inner=6, stacks=1, blocks=2, block="original", gate=gate, exits=(0,)
+        bins=9, width=4, inner=6, stacks=1, blocks=2, block="original", gate=gate, exits=(0, 1)
     )
     block = {
         "conv1/kernel": (),
