@@ -11,7 +11,7 @@ the magnitude term of the loss, frame by frame and without re-synthesis (ours).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +26,7 @@ from dynse.data.testsets import Mixture, TestSet
 from dynse.evaluation.clicks import switching_click
 from dynse.evaluation.cost import FRAMES_PER_S
 from dynse.evaluation.nets import mixture_batches
-from dynse.exits import EarlyExit, Taken, oracle_exits, take_exit
+from dynse.exits import EarlyExit, ExitMacs, Taken, oracle_exits, take_exit
 from dynse.layers.cost import total_macs
 
 # Of the error: that of the loss.
@@ -59,9 +59,9 @@ class Decided(NamedTuple):
         return FRAMES_PER_S * float(self.macs.mean())
 
 
-def exit_macs(model: Any) -> list[int]:
-    """MACs of a frame of the program of each exit."""
-    return [total_macs(model.clone(exit_index=i).cost()) for i in range(len(model.exits))]
+def exit_macs(model: Any) -> ExitMacs:
+    """Of the program of each exit."""
+    return ExitMacs([model.clone(exit_index=i).cost() for i in range(len(model.exits))])
 
 
 def policy_program(net: EarlyExit, stft: STFT, *, whole_states: bool = False) -> Program:
@@ -97,11 +97,11 @@ def oracle_program(model: Any, stft: STFT) -> Program:
     @jax.jit
     def run(variables: Any, noisy: jax.Array, clean: jax.Array) -> tuple[jax.Array, Taken]:
         spectrum = stft.forward(noisy)
-        gains = model.apply(variables, magnitude(spectrum), method="all_exits").gains
-        errors = frame_errors(gains, spectrum, clean, stft)
-        exit_index = oracle_exits(errors, macs, variables["exit_policy"]["price"])
-        enhanced = stft.inverse(take_exit(gains, exit_index) * spectrum, noisy.shape[1])
-        return enhanced, Taken(exit_index, jnp.asarray(macs, jnp.float32)[exit_index])
+        exits = model.apply(variables, magnitude(spectrum), method="all_exits")
+        errors = frame_errors(exits.gains, spectrum, clean, stft)
+        exit_index = oracle_exits(errors, macs.total, variables["exit_policy"]["price"])
+        enhanced = stft.inverse(take_exit(exits.gains, exit_index) * spectrum, noisy.shape[1])
+        return enhanced, Taken(exit_index, macs.done(exit_index, exits.gates))
 
     return run
 
@@ -163,12 +163,7 @@ def _decided(
         yield Decided(mixture, enhanced[row, :length], exit_index, macs)
 
 
-def mean_macs_per_s(decided: Iterable[Decided]) -> float:
-    """Mean over the mixtures of their MACs per second."""
-    return float(np.mean([one.macs_per_s for one in decided]))
-
-
-def policy_values(decided: Decided, exits: Sequence[str]) -> dict[str, float]:
+def policy_values(decided: Decided, exits: Sequence[Any]) -> dict[str, float]:
     """What was measured on a mixture: MACs per second, and the share of frames of each exit."""
     shares = np.bincount(decided.exit_index, minlength=len(exits)) / len(decided.exit_index)
     return {

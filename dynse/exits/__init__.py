@@ -1,7 +1,7 @@
 """Exits: several levels of quality and cost from one net, and policies that choose among them.
 
 `heads` and `losses` build and train such a net, `policies` and `router` choose an exit per frame,
-`early_exit` runs a net as a policy chooses.
+`early_exit` runs a net as a policy chooses, `macs` counts what that costs.
 """
 
 from dynse.exits.early_exit import EarlyExit, EarlyExitState, SkippedState, Taken
@@ -12,6 +12,7 @@ from dynse.exits.losses import (
     layer_mask,
     phase_layers,
 )
+from dynse.exits.macs import ExitMacs
 from dynse.exits.policies import Budget, ExitCosts, ExitPolicy, Fixed, Frame, Threshold
 from dynse.exits.router import (
     Router,
@@ -30,6 +31,7 @@ __all__ = [
     "EarlyExitState",
     "ExitCosts",
     "ExitHead",
+    "ExitMacs",
     "ExitPolicy",
     "Fixed",
     "Frame",

@@ -17,17 +17,16 @@ holds what it skips, so while states are held a stream may go from one program t
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dynse.exits.heads import AllExits, take_exit
+from dynse.exits.macs import ExitMacs
 from dynse.exits.policies import ExitCosts, ExitPolicy, Frame
-from dynse.layers.cost import LayerCost, total_macs
+from dynse.layers.cost import LayerCost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +51,13 @@ class MultiExitNet(Protocol):
 
     Attributes:
         exits: a name or number of each.
+        latency_frames: frames that the output lags behind the input.
+        policy_features: width of the features that a policy may see.
     """
 
     exits: Sequence[Any]
+    latency_frames: int
+    policy_features: int
 
     def clone(self, *, exit_index: int | None) -> MultiExitNet:
         """The same with one fixed exit, whose `cost()` lists the layers that it runs."""
@@ -110,6 +113,10 @@ class EarlyExit:
     policy: ExitPolicy
     skipped: SkippedState = SkippedState()
 
+    def __post_init__(self) -> None:
+        if not self.model.exits:
+            raise ValueError("expected a network with exits, got none")
+
     def exit_costs(self) -> list[list[LayerCost]]:
         """For each exit the layers that run in a frame which takes it; a refresh is not in it."""
         needed = self._needed()
@@ -132,11 +139,6 @@ class EarlyExit:
 
     def _listed(self, layers: set[LayerCost]) -> list[LayerCost]:
         return [cost for cost in self.model.cost() if cost in layers]
-
-    def _by_exit(self, macs: Callable[[list[LayerCost]], int]) -> np.ndarray:
-        """MACs of a frame by exit: of an ordinary one, and of one that refreshes, (2, E)."""
-        kinds = (self.exit_costs(), self.refreshed_costs())
-        return np.array([[macs(layers) for layers in kind] for kind in kinds])
 
     def init_state(self, batch_size: int) -> EarlyExitState:
         """State before the first frame."""
@@ -161,14 +163,12 @@ class EarlyExit:
         """
         if state is None:
             state = self.init_state(frames.shape[0])
-        ordinary, refreshed = totals = self._by_exit(total_macs)
+        exits = self.exit_costs()
+        ordinary, refreshed = ExitMacs(exits), ExitMacs(self.refreshed_costs())
         every = self.skipped.every
-        refresh_macs = int((refreshed - ordinary).max()) if every else 0
-        costs = ExitCosts(tuple(int(macs) for macs in ordinary), refresh_macs, every)
-        runs = {
-            name: jnp.array([_among(name, layers) for layers in self.exit_costs()])
-            for name in state.net
-        }
+        refresh_macs = int((refreshed.total - ordinary.total).max()) if every else 0
+        costs = ExitCosts(tuple(map(int, ordinary.total)), refresh_macs, every)
+        runs = {name: jnp.array([_among(name, layers) for layers in exits]) for name in state.net}
         controls = variables.get("exit_policy", ())
 
         def one(state: EarlyExitState, frame: jax.Array):
@@ -183,11 +183,8 @@ class EarlyExit:
                 for name in net
             }
             gain = take_exit(gains, exit_index[:, None])[:, 0]
-            kind = refresh.astype(int), exit_index
-            macs = jnp.asarray(totals, jnp.float32)[kind]
-            for index, gate in enumerate(gates):
-                saved = self._by_exit(functools.partial(_gated_macs, gate=index))
-                macs -= jnp.asarray(saved, jnp.float32)[kind] * (1 - gate[:, 0]).sum(-1)
+            own = exit_index, [gate[:, 0] for gate in gates]
+            macs = jnp.where(refresh, refreshed.done(*own), ordinary.done(*own))
             phase = (state.phase + 1) % max(every, 1)
             return EarlyExitState(after, policy, phase), (gain, Taken(exit_index, macs))
 
@@ -217,11 +214,6 @@ class EarlyExit:
     @property
     def receptive_field_frames(self) -> None:
         """None: a state that is skipped may be held for ever."""
-
-
-def _gated_macs(layers: list[LayerCost], gate: int) -> int:
-    """MACs that one closed channel of a gate saves."""
-    return sum(layer.gated_macs for layer in layers if layer.gate == gate)
 
 
 def _among(name: str, layers: list[LayerCost]) -> bool:

@@ -38,13 +38,14 @@ class ExitHead(Pointwise):
 
 
 class AllExits(NamedTuple):
-    """What a network gives that computes all its exits.
+    """What a network gives that computes all its exits, or one alone.
 
     Attributes:
         state: the next, by the paths of the layers that have one.
-        gains: of each exit (B, T, F).
+        gains: of each exit that was computed (B, T, F).
         features: output of the first stage (B, T, C), which a policy may see.
-        gates: of zeros and ones (B, T, C), one entry a gate; none without.
+        gates: of zeros and ones (B, T, C), by the numbers that `LayerCost` knows them by; ()
+            without gates.
     """
 
     state: Mapping[str, Any]

@@ -9,7 +9,7 @@ paper has it causal and seeing ahead.
 
 Exits (ours): a head like the last matrix behind any block gives a gain from the h there.
 
-    ConvFSENet(exits=(2, 5, 8))                          every exit's gain, in `Aux.exits`
+    net = ConvFSENet(exits=(2, 5, 8))                    every exit's gain, in `Aux.exits`
     net.clone(exit_index=1)                              the program of one exit
     EarlyExit(net, Budget())                             an exit per frame (`dynse.exits`)
 """
@@ -17,7 +17,7 @@ Exits (ours): a head like the last matrix behind any block gives a gain from the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -34,26 +34,6 @@ State = Mapping[str, BlockState]
 
 BLOCKS = ("quantization_friendly", "original")
 FEATURES = ("compressed", "magnitude")
-
-
-class _Done(NamedTuple):
-    """What was computed of a block of frames.
-
-    Attributes:
-        state: the next.
-        front: output of the front end (B, T, width).
-        x: output of the last block that ran (B, T, width).
-        gains: of every exit (B, T, bins), the last block's last.
-        gates: (B, T, C), one entry a block that ran; none without gates.
-        scores: the same before the step.
-    """
-
-    state: State
-    front: jax.Array
-    x: jax.Array
-    gains: tuple[jax.Array, ...]
-    gates: tuple[jax.Array, ...]
-    scores: tuple[jax.Array, ...]
 
 
 class ConvFSENet(Network):
@@ -109,12 +89,15 @@ class ConvFSENet(Network):
         """Names of the heads that run, by the block that each sits behind.
 
         Raises:
-            ValueError: on exits that are no rising indices of blocks, or one that is not there.
+            ValueError: on exits that are no rising indices of blocks up to the last, or an
+                `exit_index` that is not there.
         """
         last = self.stacks * self.blocks - 1
         exits = self.exits or (last,)
         if list(exits) != sorted(set(exits)) or exits[0] < 0 or exits[-1] != last:
-            raise ValueError(f"exits must be rising indices of blocks up to {last}, got {exits}")
+            raise ValueError(
+                f"exits must be rising indices of blocks, the last one {last}, got {exits}"
+            )
         heads = {**{block: f"exit{block}" for block in exits}, last: "back"}
         if self.exit_index is None:
             return heads
@@ -178,15 +161,13 @@ class ConvFSENet(Network):
             ValueError: on a wrong number of bins, or of replayed gates; on a state where the net
                 sees ahead.
         """
-        done = self._through(frames, state, train, gates, key, noise, softness)
+        done, scores, x = self._through(frames, state, train, gates, key, noise, softness)
         exits = done.gains if self.exits else ()
-        aux = Aux(done.gates, done.scores, exits, hidden=done.x if train else ())
-        return done.state, done.gains[-1], aux
+        return done.state, done.gains[-1], Aux(done.gates, scores, exits, x if train else ())
 
     def all_exits(self, frames: jax.Array, state: State | None = None) -> AllExits:
         """Arguments as of a call; the features are the front end's output."""
-        done = self._through(frames, state)
-        return AllExits(done.state, done.gains, done.front, done.gates)
+        return self._through(frames, state)[0]
 
     def _through(
         self,
@@ -197,8 +178,8 @@ class ConvFSENet(Network):
         key: jax.Array | None = None,
         noise: jax.Array | float | None = None,
         softness: jax.Array | float | None = None,
-    ) -> _Done:
-        """All that is computed; arguments as of a call."""
+    ) -> tuple[AllExits, tuple[jax.Array, ...], jax.Array]:
+        """Arguments as of a call; beside the exits the scores, and what the last head reads."""
         if frames.ndim != 3 or frames.shape[-1] != self.bins:
             raise ValueError(f"expected frames (B, T, {self.bins}), got {frames.shape}")
         tcn = self.tcn[: self._running]
@@ -231,7 +212,8 @@ class ConvFSENet(Network):
                 gains.append(self.heads[index](x))
         # A fixed exit leaves the state of the blocks behind it as it is.
         next_state = {**state, **states} if self.causal else {}
-        return _Done(next_state, front, x, tuple(gains), tuple(all_gates), tuple(all_scores))
+        done = AllExits(next_state, tuple(gains), front, tuple(all_gates))
+        return done, tuple(all_scores), x
 
     @nn.nowrap
     def init_state(self, batch_size: int) -> State:

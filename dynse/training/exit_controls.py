@@ -1,6 +1,6 @@
 """The numbers that exit policies need, settled on data that no test sees.
 
-    levels       costs in MMAC/s to be hit: half way between each exit and the next
+    levels       costs in MMAC/s to be hit, every gate open: half way from each exit to the next
     changes      of the threshold, so that it costs as much on validation mixtures
     prices       of the oracle's MACs, so that it costs as much on training batches
     routers      learned on these batches, at prices at which they cost as much there
@@ -32,11 +32,11 @@ from dynse.evaluation.exit_policies import (
     decide_mixtures,
     exit_macs,
     frame_errors,
-    mean_macs_per_s,
     policy_program,
 )
 from dynse.exits import (
     EarlyExit,
+    ExitMacs,
     Threshold,
     init_router,
     oracle_exits,
@@ -76,8 +76,8 @@ class ExitControls:
 
 def exit_levels(model: Any) -> tuple[float, ...]:
     """Costs half way between each exit and the next, in MMAC/s."""
-    costs = [1e-6 * FRAMES_PER_S * macs for macs in exit_macs(model)]
-    return tuple((one + two) / 2 for one, two in itertools.pairwise(costs))
+    costs = 1e-6 * FRAMES_PER_S * exit_macs(model).total
+    return tuple(float(one + two) / 2 for one, two in itertools.pairwise(costs))
 
 
 def settle_controls(
@@ -111,27 +111,29 @@ def settle_controls(
         if found.get("settled_for") == settled_for:
             return _from_json(found)
     levels = exit_levels(model)
-    program = policy_program(EarlyExit(model, Threshold()), config.stft)
+    threshold = EarlyExit(model, Threshold())
+    threshold_macs = ExitMacs(threshold.exit_costs()).total
+    program = policy_program(threshold, config.stft)
+
+    def per_s(macs: Any) -> float:
+        return 1e-6 * FRAMES_PER_S * float(np.mean(macs))
 
     def threshold_cost(change: float) -> float:
         own = {**variables, "exit_policy": {"change": jnp.float32(change)}}
         decided = decide_mixtures(program, own, corpus, valid_set, stft=config.stft)
-        return mean_macs_per_s(decided) / 1e6
+        return per_s([threshold_macs[one.exit_index].mean() for one in decided])
 
     features, errors = _training_rows(model, variables, config, corpus, batches)
-    macs = np.array(exit_macs(model))
-
-    def cost(taken: jax.Array) -> float:
-        return 1e-6 * FRAMES_PER_S * float(macs[np.asarray(taken)].mean())
+    macs = exit_macs(model).total
 
     def oracle_cost(price: float) -> float:
-        return cost(oracle_exits(errors, macs, price / macs.max()))
+        return per_s(macs[np.asarray(oracle_exits(errors, macs, price / macs.max()))])
 
     def router(price: float) -> dict[str, jax.Array]:
         return fit_router(features, paid_errors(errors, macs, price / macs.max()))
 
     def router_cost(price: float) -> float:
-        return cost(jnp.argmax(router_scores(router(price), features), axis=-1))
+        return per_s(macs[np.asarray(router_scores(router(price), features)).argmax(-1)])
 
     changes = tuple(_bisect(threshold_cost, level, CHANGES) for level in levels)
     prices = tuple(_bisect(oracle_cost, level, PRICES) / int(macs.max()) for level in levels)

@@ -228,6 +228,8 @@ class EarlyExitConvFSENetConfig(ConvFSENetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.exits:
+            raise ValueError("expected exits, got none")
         if self.control:
             raise ValueError("a control replaces the gates of a network without exits")
 

@@ -55,7 +55,7 @@ def enhanced(spectrum, gain, one):
 def test_whole_states_are_those_of_a_net_that_skips_nothing(variables):
     """The exit is the policy's, the gain the whole net's at that exit."""
     net = EarlyExit(MODEL, Budget(), SkippedState(factor=0.5))
-    costs = np.array(exit_macs(MODEL)) * 62.5e-6
+    costs = exit_macs(MODEL).total * 62.5e-6
     level = jnp.float32((costs[0] + costs[1]) / 2)
     skipping = decided(policy_program(net, STFT_64), variables, mmac_per_s=level)
     whole = decided(policy_program(net, STFT_64, whole_states=True), variables, mmac_per_s=level)
@@ -79,7 +79,7 @@ def test_the_oracle_takes_the_best_exit_and_pays_for_that_alone(variables):
         errors = frame_errors(gains, spectrum, one.mixture.clean[None], STFT_64)[0]
         np.testing.assert_array_equal(one.exit_index, np.argmin(errors, axis=-1))
         assert len(set(one.exit_index.tolist())) > 1
-        np.testing.assert_array_equal(one.macs, np.array(exit_macs(MODEL))[one.exit_index])
+        np.testing.assert_array_equal(one.macs, exit_macs(MODEL).total[one.exit_index])
     for one in decided(program, variables, price=jnp.float32(1)):
         assert (one.exit_index == 0).all()
 

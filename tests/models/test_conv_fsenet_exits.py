@@ -1,5 +1,6 @@
 """Exits of Conv-FSENet: programs of one exit, and an exit per frame, gates or not."""
 
+import dataclasses
 import functools
 
 import contract
@@ -58,7 +59,7 @@ def test_costs_and_reach_of_exits():
 
 def test_exits_that_cannot_be_are_named():
     for exits in ((8, 9), (1, 1, 8), (2, 0, 8), (-1, 8), (2, 5)):
-        with pytest.raises(ValueError, match="exits must be rising indices of blocks up to 8"):
+        with pytest.raises(ValueError, match="rising indices of blocks, the last one 8"):
             net_of(8, 8, exits=exits).cost()
     with pytest.raises(ValueError, match="expected an exit_index of 2 exits or None, got 2"):
         net_of(8, 8, exits=(1, 8), exit_index=2).cost()
@@ -100,6 +101,37 @@ def test_a_stream_that_goes_from_program_to_program(site):
         np.testing.assert_allclose(taken.macs[0, t], macs, rtol=1e-6)
         # Gates close channels: less is done than the policy reckoned with.
         assert (macs < total_macs(programs[index].cost())) == (site is not None)
+
+
+def test_states_that_decay_and_are_refreshed():
+    net, variables = under_policy("threshold", "output")
+    net = dataclasses.replace(net, skipped=SkippedState(0.7, every=3))
+    frames = magnitudes(1, 9)
+    last, gain, taken = jax.jit(net.apply, compiler_options=contract.QUICK)(variables, frames)
+
+    @functools.partial(jax.jit, compiler_options=contract.QUICK)
+    def all_exits(state, frame):
+        return net.model.apply(variables, frame, state, method="all_exits")
+
+    state, skipped = net.model.init_state(1), 0
+    for t, index in enumerate(np.asarray(taken.exit_index[0])):
+        found = all_exits(state, frames[:, t : t + 1])
+        costs = (net.exit_costs() if t % 3 else net.refreshed_costs())[index]
+        kept = [float(gate.mean()) for gate in found.gates]
+        np.testing.assert_allclose(taken.macs[0, t], total_active_macs(costs, kept), rtol=1e-6)
+        np.testing.assert_allclose(gain[:, t : t + 1], found.gains[index], atol=1e-5)
+        ran = {cost.path.split("/")[0] for cost in costs}
+        held = jax.tree.map(lambda leaf: 0.7 * leaf, state)
+        state = {name: (found.state if name in ran else held)[name] for name in state}
+        skipped += "block2" not in ran
+    assert 0 < skipped < 6
+    for ours, theirs in zip(*map(jax.tree.leaves, (dict(last.net), state)), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_net_without_exits_has_none_to_take():
+    with pytest.raises(ValueError, match="expected a network with exits"):
+        EarlyExit(small_net(), Budget())
 
 
 @pytest.mark.slow

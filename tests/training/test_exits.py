@@ -90,6 +90,11 @@ def test_gates_and_exits_add_their_losses():
     assert model.gate == GATE
 
 
+def test_a_net_of_exits_needs_some():
+    with pytest.raises(ValueError, match="expected exits, got none"):
+        EarlyExitConvFSENetConfig(exits=())
+
+
 def test_a_frozen_phase_leaves_what_was_trained_before():
     net = dataclasses.replace(NET, exit_index=1)
     model = net.build(33)
