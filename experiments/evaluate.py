@@ -4,17 +4,20 @@
     python experiments/evaluate.py --run runs/dyncp-default/dyncp --corpus FOLDER --split test
     python experiments/evaluate.py --run RUN --file noisy.wav --out enhanced.wav
     python experiments/evaluate.py --run RUN/iteration-5/clustered.packed --file noisy.wav
+    python experiments/evaluate.py --run runs/early-exit-default/joint-none --exit gru1
+    python experiments/evaluate.py --run RUN --budget 4 --file noisy.wav
 
-A run is the folder of a trained net, or the packed file of a compressed one. The first two write a
-record and a report beside the run and print the table, with the noisy input and the oracle Wiener
-gain for comparison; about a second a mixture on a laptop CPU. The others enhance one file of any
-common format and rate.
+A run is the folder of a trained net, or the packed file of a compressed one. Without a file a
+record and a report are written beside the run and the table is printed, with the noisy input and
+the oracle Wiener gain for comparison; about a second a mixture on a laptop CPU. With one, a file of
+any common format and rate is enhanced.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
+from typing import Any
 
 import numpy as np
 import tyro
@@ -26,9 +29,12 @@ from dynse.data.mixing import rms_factor
 from dynse.data.named import VALID_PER_SNR, draw_test_set
 from dynse.data.synthetic import synthetic_corpus
 from dynse.data.testsets import read_csv
+from dynse.evaluation.cost import FRAMES_PER_S
 from dynse.evaluation.dyncp import DynCPReport
 from dynse.evaluation.metric_process import MetricPool
 from dynse.evaluation.scoring import score_net, score_references
+from dynse.exits import Budget, EarlyExit, Taken
+from dynse.layers.cost import total_macs
 from dynse.models.waveform import enhance
 from dynse.pruning.runs import load_packed_run, packed_metadata
 from dynse.training.runs import load_run, variables_digest
@@ -58,6 +64,10 @@ class Arguments:
     """Enhance this file instead of scoring."""
     out: pathlib.Path = pathlib.Path("enhanced.wav")
     """Where the enhanced file goes."""
+    exit: str | None = None
+    """Of a net with exits the one that is taken, in place of the last."""
+    budget: float | None = None
+    """Enhance the file with as many MMAC/s at most: a net with exits takes one in every frame."""
 
 
 def main(arguments: Arguments) -> pathlib.Path:
@@ -65,15 +75,24 @@ def main(arguments: Arguments) -> pathlib.Path:
     console = start_experiment(arguments.cache_dir)
     packed = arguments.run.is_file()
     model, variables, run = (load_packed_run if packed else load_run)(arguments.run)
+    if arguments.exit is not None:
+        programs = _exits(model)
+        if arguments.exit not in programs:
+            raise SystemExit(f"no exit {arguments.exit!r}; the net has {', '.join(programs)}")
+        model = programs[arguments.exit]
     if arguments.file is not None:
+        if arguments.budget is not None:
+            model = _budgeted(model, arguments.budget)
+            variables = {**variables, "exit_policy": {"mmac_per_s": arguments.budget}}
         noisy = read_audio(arguments.file)
         rms = run.mixing.rms
         factor = 1 if rms is None else rms_factor(noisy, rms)
         enhanced, aux = enhance(model, variables, factor * noisy[None], stft=run.stft)
         write_audio(arguments.out, np.asarray(enhanced[0]) / factor)
-        kept = f", {np.mean([np.mean(gate) for gate in aux.gates]):.1%} kept" if aux.gates else ""
-        console.print(f"{arguments.out}: {len(noisy) / 16000:.1f} s{kept}")
+        console.print(f"{arguments.out}: {len(noisy) / 16000:.1f} s{_done(aux, model)}")
         return arguments.out
+    if arguments.budget is not None:
+        raise SystemExit("--budget goes with --file")
 
     corpus = _corpus(arguments)
     if arguments.test_set is not None:
@@ -87,8 +106,9 @@ def main(arguments: Arguments) -> pathlib.Path:
     out_dir = arguments.out_dir or beside / f"evaluation-{corpus.name}"
     valid_set = draw_test_set(corpus, "valid", seed=1, per_snr=VALID_PER_SNR)
     name = arguments.run.resolve().stem
+    name += f", {arguments.exit}" if arguments.exit else ""
     about = packed_metadata(run) if packed else dataclasses.asdict(run)
-    about["variables"] = variables_digest(variables)
+    about |= {"variables": variables_digest(variables), "exit": arguments.exit}
     with MetricPool() as pool:
         references = score_references(corpus, test_set, out_dir / "records", pool)
         result = score_net(
@@ -120,6 +140,35 @@ def main(arguments: Arguments) -> pathlib.Path:
     console.print(report.summary(), markup=False)
     console.print(f"Report: {path}")
     return path
+
+
+def _exits(model: Any) -> dict[str, Any]:
+    """The program of every exit by its name."""
+    if len(getattr(model, "exits", ())) < 2 or model.exit_index is not None:
+        raise SystemExit("the net has no exits to choose among")
+    return {str(name): model.clone(exit_index=i) for i, name in enumerate(model.exits)}
+
+
+def _budgeted(model: Any, mmac_per_s: float) -> EarlyExit:
+    """The net under a budget."""
+    costs = {
+        name: 1e-6 * FRAMES_PER_S * total_macs(program.cost())
+        for name, program in _exits(model).items()
+    }
+    if mmac_per_s < min(costs.values()):
+        listed = ", ".join(f"{name} {cost:.1f}" for name, cost in costs.items())
+        raise SystemExit(f"no exit costs as little as {mmac_per_s} MMAC/s: {listed}")
+    return EarlyExit(model, Budget())
+
+
+def _done(aux: Any, model: Any) -> str:
+    """What was done: channels kept, or exits taken."""
+    if isinstance(aux, Taken):
+        mmac_per_s = 1e-6 * FRAMES_PER_S * float(aux.macs.mean())
+        shares = np.bincount(np.ravel(aux.exit_index), minlength=len(model.model.exits))
+        taken = zip(model.model.exits, shares / shares.sum(), strict=True)
+        return f", {mmac_per_s:.1f} MMAC/s, " + ", ".join(f"{n} {s:.0%}" for n, s in taken)
+    return f", {np.mean([np.mean(gate) for gate in aux.gates]):.1%} kept" if aux.gates else ""
 
 
 def _corpus(arguments: Arguments) -> Corpus:

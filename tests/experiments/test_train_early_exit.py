@@ -1,7 +1,11 @@
 """The smoke preset from audio to the report: nets, exits, policies."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 
+from dynse.audio.files import read_audio, write_audio
 from dynse.evaluation.scores import load_record
 from dynse.training.runs import load_run
 
@@ -95,6 +99,46 @@ def test_a_second_start_trains_and_scores_nothing_again(run_dir, script):
     start(script, run_dir)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert {path: path.read_text() for path in lines} == lines
+
+
+def test_evaluate_takes_an_exit_or_a_budget(run_dir, script, tmp_path, capsys):
+    evaluate = script("evaluate")
+    noisy = 0.1 * np.random.default_rng(0).normal(size=16000).astype(np.float32)
+    write_audio(tmp_path / "noisy.wav", noisy)
+    enhanced = {}
+    # MMAC/s of the exits' programs.
+    costs = [
+        62.5e-6 * load_record(run_dir / f"records/joint-none-{name}.json").cost["macs"]
+        for name in ("fc1", "gru1", "gru2")
+    ]
+    chosen = {
+        "first": {"exit": "fc1"},
+        "least": {"budget": 1.001 * costs[0]},
+        "some": {"budget": (costs[0] + costs[2]) / 2},
+        "last": {},
+        "most": {"budget": 1.001 * costs[2]},
+    }
+    arguments = evaluate.Arguments(
+        run=run_dir / "joint-none", cache_dir=run_dir / "cache", file=tmp_path / "noisy.wav"
+    )
+    for name, options in chosen.items():
+        out = tmp_path / f"{name}.wav"
+        evaluate.main(dataclasses.replace(arguments, out=out, **options))
+        enhanced[name] = read_audio(out)
+    np.testing.assert_allclose(enhanced["least"], enhanced["first"], atol=1e-4)
+    np.testing.assert_allclose(enhanced["most"], enhanced["last"], atol=1e-4)
+    assert np.abs(enhanced["some"] - enhanced["last"]).max() > 1e-3
+    told = capsys.readouterr().out
+    assert "fc1 100%, gru1 0%, gru2 0%" in told
+    assert "fc1 0%, gru1 0%, gru2 100%" in told
+    for options, message in (
+        ({"exit": "gru3"}, "no exit 'gru3'; the net has fc1, gru1, gru2"),
+        ({"budget": 0.5 * costs[0]}, "no exit costs as little"),
+        ({"budget": 1.0, "file": None}, "--budget goes with --file"),
+        ({"run": run_dir / "alone-fc1", "budget": 1.0}, "no exits to choose among"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            evaluate.main(dataclasses.replace(arguments, **options))
 
 
 def test_each_phase_trains_what_no_exit_before_needs(run_dir):
